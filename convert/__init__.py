@@ -1,0 +1,1 @@
+"""Converters between native checkpoints and foreign formats; no network."""

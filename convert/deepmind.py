@@ -1,0 +1,178 @@
+"""DeepMind's checkpoints: `*_haiku.npz` files read and written, and their parameters to ours and back.
+
+A parameter tree is `{module: {name: array}}` with Haiku's names, HWIO convolutions and IO linear layers. It says
+nothing about the architecture, which is recognised from the shapes. The same parameters make another function in timm:
+`convert_numerics` goes from one to the other.
+"""
+
+import dataclasses
+import mmap
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nfnet_eqx._config import NFNetConfig
+from nfnet_eqx._errors import InputError
+from nfnet_eqx._variants import get_config
+from nfnet_eqx.convert import _haiku_names as names
+from nfnet_eqx.convert._npz import read_npz, write_npz
+from nfnet_eqx.convert._numerics import convert_numerics
+from nfnet_eqx.convert._pickle import first, read_pickle
+
+__all__ = ["convert_numerics", "deepmind_to_native", "native_to_deepmind", "read_deepmind", "write_deepmind"]
+
+Tree = Mapping[str, Mapping[str, Any]]
+
+
+def read_deepmind(path: str | os.PathLike[str]) -> dict[str, dict[str, np.ndarray]]:
+    """The parameter tree of one of DeepMind's files: a pickle, whatever its name says, or a true npz.
+
+    Nothing in a pickle is executed, and nothing in it can be: see `_pickle.py`.
+
+    Args:
+        path: the file.
+
+    Returns:
+        `{module: {name: array}}`; the arrays of a pickle are read-only views into the file.
+
+    Raises:
+        InputError: naming the file and what is wrong with it: it is damaged, it holds no tree of floating-point
+            arrays, it claims more data than it has, it asks for anything but arrays (what, is named).
+    """
+    if not os.path.isfile(path):
+        raise InputError(f"{path}: {'not a file' if os.path.exists(path) else 'no such file'}")
+    with open(path, "rb") as file:
+        head = file.read(6)
+        if head[:4] == b"PK\3\4":
+            return read_npz(path)
+        if head[:1] == b"\x80":
+            return read_pickle(str(path), mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+    found = {b"": "is empty", b"\x93NUMPY": "is a single array"}.get(head, "is neither a pickle nor an npz archive")
+    raise InputError(f"{path}: {found}; DeepMind's checkpoints are F0_haiku.npz to F6_haiku.npz")
+
+
+def write_deepmind(path: str | os.PathLike[str], tree: Tree) -> None:
+    """Write a parameter tree as a true npz file with keys `module|name`. No pickle is ever written.
+
+    Args:
+        path: the file, which appears whole or not at all; one that exists is replaced.
+        tree: `{module: {name: array}}`, as `native_to_deepmind` gives it.
+
+    Raises:
+        InputError: `path` does not end in ".npz".
+    """
+    if Path(path).suffix != ".npz":
+        raise InputError(f"{path}: the name of a DeepMind file ends in .npz")
+    write_npz(path, tree)
+
+
+def deepmind_to_native(
+    tree: Tree, *, architecture: str | None = None, source: str = "DeepMind's parameters"
+) -> tuple[NFNetConfig, dict[str, np.ndarray]]:
+    """The network of a parameter tree, and its arrays by our names and in our layout.
+
+    Args:
+        tree: `{module: {name: array}}`.
+        architecture: a name of the family to insist on. `None`: it is recognised from the shapes (F0-F7, F0+-F7+, or
+            any other depths, widths and group size that DeepMind's code can build).
+        source: what the tree came from, for messages.
+
+    Returns:
+        The configuration, with `numerics="deepmind"`, and contiguous float32 arrays of their own.
+
+    Raises:
+        InputError: the architecture is not recognised, or arrays are missing, unexpected, of another shape, or hold
+            NaN or infinity; all in one error.
+    """
+    shapes = {(module, name): np.shape(array) for module, leaves in tree.items() for name, array in leaves.items()}
+    try:
+        config = names.recognise(shapes) if architecture is None else _named(architecture, shapes)
+        entries = {entry[:2]: entry for entry in names.entries(config)}
+    except InputError as error:
+        raise InputError(f"{source}: {error}") from None
+    faults = {
+        "missing": [_spell(key) for key in entries if key not in shapes],
+        "unexpected": [_spell(key) for key in shapes if key not in entries],
+        "of another shape": [
+            f"{_spell(key)} is {shapes[key]}, not {entry.shape}"
+            for key, entry in entries.items()
+            if shapes.get(key, entry.shape) != entry.shape
+        ],
+        "not finite": [],
+    }
+    tensors = {}
+    for key, entry in entries.items():
+        if shapes.get(key) != entry.shape:
+            continue
+        array = np.asarray(tree[entry.module][entry.name])
+        with np.errstate(over="ignore"):  # what overflows is infinite, and found so
+            array = np.array(entry.layout.to_native(array), np.float32, order="C", copy=True)
+        if not np.isfinite(array).all():
+            faults["not finite"].append(_spell(key))
+        # Once there is a fault, the rest is only looked at.
+        if not any(faults.values()):
+            tensors[entry.native] = array
+    if any(faults.values()):
+        what = architecture or names.architecture_of(config) or f"depths {config.depths} and widths {config.widths}"
+        raise InputError(f"{source}: not the {len(entries)} arrays of {what}: {_tell(faults)}")
+    return config, tensors
+
+
+def native_to_deepmind(config: NFNetConfig, tensors: Mapping[str, Any]) -> dict[str, dict[str, np.ndarray]]:
+    """Parameters by our names as a tree with DeepMind's names and layouts.
+
+    Args:
+        config: the network: one that DeepMind's code can build, with `numerics="deepmind"` (`convert_numerics`).
+        tensors: arrays by our names.
+
+    Returns:
+        `{module: {name: array}}`, contiguous float32 arrays of their own.
+
+    Raises:
+        InputError: DeepMind's code has no such network, or the tensors are not those of `config`.
+    """
+    different = names.not_deepminds(config)
+    if different:
+        raise InputError(f"DeepMind's files cannot express {', '.join(different)}")
+    entries = {entry.native: entry for entry in names.entries(config)}
+    faults = {
+        "missing": [name for name in entries if name not in tensors],
+        "unexpected": [name for name in tensors if name not in entries],
+        "of another shape": [
+            f"{name} is {np.shape(tensors[name])}, not {entry.native_shape()}"
+            for name, entry in entries.items()
+            if name in tensors and np.shape(tensors[name]) != entry.native_shape()
+        ],
+    }
+    if any(faults.values()):
+        raise InputError(f"not the {len(entries)} tensors of the configuration: {_tell(faults)}")
+    tree: dict[str, dict[str, np.ndarray]] = {}
+    for entry in entries.values():
+        array = entry.layout.to_deepmind(np.asarray(tensors[entry.native]))
+        tree.setdefault(entry.module, {})[entry.name] = np.array(array, np.float32, order="C", copy=True)
+    return tree
+
+
+def _named(architecture: str, shapes: names.Shapes) -> NFNetConfig:
+    """The network of that name; the arrays only say how many input channels and classes it has."""
+    config = get_config(architecture)
+    different = names.not_deepminds(config)
+    if different:
+        raise InputError(f"{architecture} is no network of DeepMind's code, it has {', '.join(different)}")
+    stem, head = shapes.get((f"{names.ROOT}stem_conv0", "w"), ()), shapes.get((f"{names.ROOT}linear", "w"), ())
+    return dataclasses.replace(
+        config,
+        in_channels=stem[2] if len(stem) == 4 else config.in_channels,
+        num_classes=head[1] if len(head) == 2 else config.num_classes,
+    )
+
+
+def _spell(key: tuple[str, str]) -> str:
+    return f"{key[0]} {key[1]}"
+
+
+def _tell(faults: Mapping[str, list[str]]) -> str:
+    return "; ".join(f"{len(found)} {kind} ({first(found, 3)})" for kind, found in faults.items() if found)

@@ -1,0 +1,54 @@
+"""Normalizer-free networks (NFNets) for JAX, in Equinox."""
+
+from typing import TYPE_CHECKING, Any
+
+from nfnet_eqx._config import NFNetConfig
+from nfnet_eqx._count import Count, count
+from nfnet_eqx._errors import InputError
+from nfnet_eqx._fold import fold
+from nfnet_eqx._names import named_parameters
+from nfnet_eqx._nfnet import NFNet, create_model
+from nfnet_eqx._surgery import parameter_mask, replace_head, replace_in_channels
+from nfnet_eqx._variants import get_config, list_models
+
+if TYPE_CHECKING:
+    from nfnet_eqx.zoo.checkpoint import Checkpoint, save_pretrained
+    from nfnet_eqx.zoo.hub import from_pretrained
+    from nfnet_eqx.zoo.preprocess import Preprocess
+
+# The zoo stands above the core and needs more than JAX: its names load when they are first used.
+_ZOO = {
+    "Checkpoint": "nfnet_eqx.zoo.checkpoint",
+    "Preprocess": "nfnet_eqx.zoo.preprocess",
+    "from_pretrained": "nfnet_eqx.zoo.hub",
+    "save_pretrained": "nfnet_eqx.zoo.checkpoint",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _ZOO:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib
+
+    return getattr(importlib.import_module(_ZOO[name]), name)
+
+
+__all__ = [
+    "Checkpoint",
+    "Count",
+    "InputError",
+    "NFNet",
+    "NFNetConfig",
+    "Preprocess",
+    "count",
+    "create_model",
+    "fold",
+    "from_pretrained",
+    "get_config",
+    "list_models",
+    "named_parameters",
+    "parameter_mask",
+    "replace_head",
+    "replace_in_channels",
+    "save_pretrained",
+]

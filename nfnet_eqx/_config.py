@@ -1,0 +1,241 @@
+"""`NFNetConfig`: everything that decides which function a network computes."""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any, Literal, get_args
+
+from nfnet_eqx._errors import InputError
+
+Activation = Literal["celu", "elu", "gelu", "leaky_relu", "relu", "relu6", "selu", "sigmoid", "silu", "tanh"]
+Attention = Literal["se", "eca"]
+Block = Literal["resnet", "regnet"]
+GammaIn = Literal["activation", "weight"]
+Numerics = Literal["timm", "deepmind"]
+Padding = Literal["same", "symmetric"]
+
+# A configuration may come from a stranger's file. These bounds are far above any published network and low enough that
+# nothing built from one can exhaust the machine before its weights are seen.
+MAX_WIDTH = 65_536
+MAX_BLOCKS = 1_000
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class NFNetConfig:
+    """The architecture of one normalizer-free network.
+
+    Every number here is final: widths are the channel counts that the arrays have, nothing is scaled or rounded later
+    except the inner widths that follow from ratios (`bottleneck_ratio`, `se_ratio`).
+
+    Attributes:
+        depths: blocks in each stage.
+        widths: output channels of each stage.
+        stem_widths: output channels of each stem convolution; activations stand between them, none after the last.
+        stem_strides: stride of each stem convolution.
+        stem_kernel: kernel size of the stem convolutions.
+        stem_pool: whether a 3x3 max-pool of stride 2 ends the stem (NF-ResNet).
+        stage_strides: stride of the first block of each stage.
+        block: `"resnet"`: the bottleneck is `bottleneck_ratio` of the block's *output* width and attention ends the
+            branch. `"regnet"`: it is a multiple of the *input* width (1.0 in the very first block) and attention stands
+            before the last convolution.
+        bottleneck_ratio: width of the 3x3 convolutions relative to the block's output (or input, see `block`).
+        bottleneck_floor: round the bottleneck down to whole groups, as both released code bases do. `False` keeps it
+            whole, in `bottleneck // group_size` groups; only so does the parameter count of NFNet-F4+ come out as the
+            paper prints it (527M; with the floor it is 525M).
+        extra_conv: whether a block has a second 3x3 convolution.
+        group_size: channels in a group of the 3x3 convolutions; `None` is one group.
+        activation: the nonlinearity. `"gelu"` is the erf form under `numerics="timm"`, tanh under `"deepmind"`.
+        gamma_in: where the activation's variance-preserving constant gamma stands: multiplied to the activation
+            (DeepMind) or into the standardized weight (timm's own variants). The two are different functions.
+        padding: `"same"` as TensorFlow pads (extra pixel last), or `"symmetric"` as PyTorch does.
+        skipinit: whether each residual branch ends in a learnable scalar, initially 0.
+        alpha: scale of each residual branch.
+        attention: squeeze-and-excite, efficient channel attention, or `None`.
+        attention_gain: factor on the attention's output.
+        se_ratio: hidden width of squeeze-and-excite relative to its input.
+        se_divisor: the hidden width is rounded to a multiple of this.
+        eca_gamma: kernel size of efficient channel attention is about `(log2(channels) + eca_beta) / eca_gamma`.
+        eca_beta: see `eca_gamma`.
+        num_features: output channels of the 1x1 convolution before the head; `None`: there is none.
+        channel_divisor: bottleneck widths are rounded to a multiple of this.
+        std_conv_eps: added to the weight variance under `numerics="timm"` (`"deepmind"` has a floor of its own).
+        numerics: which of the two published functions of the same weights this is. `"timm"`: erf GELU,
+            `rsqrt(var + eps)`, stochastic depth rescaled. `"deepmind"`: tanh GELU, `rsqrt(max(var * fan_in, 1e-4))`,
+            stochastic depth not rescaled.
+        drop_rate: dropout before the classifier, in training.
+        stochastic_depth: drop rate of the last residual branches, in training; it rises linearly from 0.
+        output_stride: 32, 16 or 8; strides beyond it become dilations.
+        in_channels: channels of the input.
+        num_classes: outputs of the classifier; 0: no classifier, the network returns pooled features.
+        zero_init_head: start the classifier's weight at 0 instead of N(0, 0.01^2).
+
+    Raises:
+        InputError: naming every field whose value is impossible, and why.
+
+    References:
+        Brock et al., "High-Performance Large-Scale Image Recognition Without Normalization" (2102.06171), sections 3
+        and 4, appendix C; Brock et al., "Characterizing signal propagation to close the performance gap in
+        unnormalized ResNets" (2101.08692).
+    """
+
+    depths: tuple[int, ...]
+    widths: tuple[int, ...]
+    stem_widths: tuple[int, ...]
+    stem_strides: tuple[int, ...]
+    stem_kernel: int = 3
+    stem_pool: bool = False
+    stage_strides: tuple[int, ...] = (1, 2, 2, 2)
+    block: Block = "resnet"
+    bottleneck_ratio: float = 0.5
+    bottleneck_floor: bool = True
+    extra_conv: bool = True
+    group_size: int | None = 128
+    activation: Activation = "gelu"
+    gamma_in: GammaIn = "weight"
+    padding: Padding = "symmetric"
+    skipinit: bool = False
+    alpha: float = 0.2
+    attention: Attention | None = "se"
+    attention_gain: float = 2.0
+    se_ratio: float = 0.5
+    se_divisor: int = 8
+    eca_gamma: float = 2.0
+    eca_beta: float = 1.0
+    num_features: int | None = None
+    channel_divisor: int = 8
+    std_conv_eps: float = 1e-5
+    numerics: Numerics = "timm"
+    drop_rate: float = 0.0
+    stochastic_depth: float = 0.0
+    output_stride: int = 32
+    in_channels: int = 3
+    num_classes: int = 1000
+    zero_init_head: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("depths", "widths", "stem_widths", "stem_strides", "stage_strides"):
+            value = getattr(self, name)
+            if isinstance(value, list):
+                object.__setattr__(self, name, tuple(value))
+        faults = _type_faults(vars(self)) or _value_faults(self)
+        if faults:
+            raise InputError("NFNetConfig: " + "; ".join(faults))
+
+    @property
+    def stem_stride(self) -> int:
+        """Total stride of the stem."""
+        return math.prod(self.stem_strides) * (2 if self.stem_pool else 1)
+
+    @property
+    def feature_width(self) -> int:
+        """Channels of the pooled features, the input of the classifier."""
+        return self.num_features or self.widths[-1]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as plain JSON values; `NFNetConfig.from_dict` is the inverse."""
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, fields: dict[str, Any]) -> "NFNetConfig":
+        """A config from `to_dict`'s output.
+
+        Raises:
+            ValueError: a key is unknown or missing, or a value is impossible.
+        """
+        known = {f.name: f for f in dataclasses.fields(cls)}
+        faults = [f"unknown key {k!r} (={fields[k]!r})" for k in fields if k not in known]
+        faults += [
+            f"{k!r} is missing" for k, f in known.items() if f.default is dataclasses.MISSING and k not in fields
+        ]
+        if faults:
+            raise InputError("NFNetConfig: " + "; ".join(faults) + ". Was it written by a newer nfnet_eqx?")
+        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
+        faults = _type_faults(values)
+        if faults:
+            raise InputError("NFNetConfig: " + "; ".join(faults))
+        return cls(**values)
+
+
+def make_divisible(value: float, divisor: int, round_limit: float = 0.9) -> int:
+    """`value` rounded to a multiple of `divisor`, but never below `round_limit * value` (timm's rule)."""
+    rounded = max(divisor, int(value + divisor / 2) // divisor * divisor)
+    return rounded + divisor if rounded < round_limit * value else rounded
+
+
+_CHOICES = {
+    "block": get_args(Block),
+    "activation": get_args(Activation),
+    "gamma_in": get_args(GammaIn),
+    "padding": get_args(Padding),
+    "attention": (None, *get_args(Attention)),
+    "numerics": get_args(Numerics),
+    "output_stride": (8, 16, 32),
+}
+
+
+def _type_faults(values: Mapping[str, Any]) -> list[str]:
+    """Fields whose value has the wrong type: a JSON file can hold anything."""
+    faults = []
+    for field in dataclasses.fields(NFNetConfig):
+        if field.name not in values:
+            continue
+        value, kind = values[field.name], field.type
+        if field.name in _CHOICES:
+            choices = _CHOICES[field.name]
+            ok = any(value is c or (type(value) is type(c) and value == c) for c in choices)
+            expected = "one of " + ", ".join(map(repr, choices))
+        elif kind == tuple[int, ...]:
+            ok = isinstance(value, tuple) and len(value) > 0 and all(type(v) is int for v in value)
+            expected = "a sequence of integers"
+        elif kind is float:
+            ok = type(value) in (int, float) and math.isfinite(value)
+            expected = "a finite number"
+        elif kind is bool:
+            ok, expected = isinstance(value, bool), "true or false"
+        elif kind == int | None:
+            ok, expected = value is None or type(value) is int, "an integer or None"
+        else:
+            ok, expected = type(value) is int, "an integer"
+        if not ok:
+            faults.append(f"{field.name} must be {expected}, got {value!r}")
+    return faults
+
+
+def _value_faults(config: NFNetConfig) -> list[str]:
+    faults = []
+
+    def between(name: str, low: float, high: float) -> None:
+        value = getattr(config, name)
+        if value is not None and any(not low <= v <= high for v in (value if isinstance(value, tuple) else (value,))):
+            faults.append(f"{name} must lie between {low} and {high}, got {value!r}")
+
+    between("depths", 1, MAX_BLOCKS)
+    for name in ("widths", "stem_widths", "group_size", "num_features", "in_channels", "se_divisor", "channel_divisor"):
+        between(name, 1, MAX_WIDTH)
+    between("num_classes", 0, 1_000_000)
+    for name in ("stem_strides", "stage_strides"):
+        between(name, 1, 2)
+    between("stem_kernel", 1, 15)
+    between("bottleneck_ratio", 1e-3, 16)
+    between("se_ratio", 1e-3, 16)
+    between("eca_gamma", 1e-3, 1e3)
+    for name in ("alpha", "attention_gain", "eca_beta"):
+        between(name, -1e3, 1e3)
+    between("std_conv_eps", 0, 1)
+    for name in ("drop_rate", "stochastic_depth"):
+        value = getattr(config, name)
+        if not 0 <= value < 1:
+            faults.append(f"{name} must lie in [0, 1), got {value!r}")
+    if not len(config.depths) == len(config.widths) == len(config.stage_strides):
+        faults.append(
+            f"depths, widths and stage_strides need one entry a stage, got {config.depths}, {config.widths} and "
+            f"{config.stage_strides}"
+        )
+    if len(config.stem_widths) != len(config.stem_strides):
+        faults.append(
+            f"stem_widths and stem_strides need one entry a convolution, got {config.stem_widths} and "
+            f"{config.stem_strides}"
+        )
+    if sum(config.depths) > MAX_BLOCKS:
+        faults.append(f"depths add up to {sum(config.depths)} blocks, more than {MAX_BLOCKS}")
+    return faults

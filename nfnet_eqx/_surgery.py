@@ -1,0 +1,76 @@
+"""Changing a trained network: another classifier, other input channels, parts that stay as they are."""
+
+import dataclasses
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import PRNGKeyArray, PyTree
+
+from nfnet_eqx._errors import InputError
+from nfnet_eqx._names import is_parameter, named_parameters, parameter_name, skeleton, with_parameters
+from nfnet_eqx._nfnet import NFNet, init_head
+
+
+def replace_head(model: NFNet, num_classes: int, *, key: PRNGKeyArray) -> NFNet:
+    """The network with a fresh classifier; everything else keeps its parameters.
+
+    Args:
+        model: a network, not folded.
+        num_classes: outputs of the new classifier; 0 removes it.
+        key: randomness of its weight.
+
+    Raises:
+        InputError: `num_classes` is negative.
+    """
+    config = dataclasses.replace(model.config, num_classes=num_classes)
+    head = init_head(config, key)
+    parameters = {name: array for name, array in named_parameters(model).items() if not name.startswith("head.")}
+    parameters |= {f"head.{name}": array for name, array in named_parameters(head).items()}
+    return with_parameters(skeleton(config), parameters)
+
+
+def replace_in_channels(model: NFNet, in_channels: int) -> NFNet:
+    """The network for pictures with another number of channels, its first convolution adapted by timm's rule.
+
+    One channel: the sum over RGB, which sees a grey picture as the three equal channels it stands for. Otherwise the
+    RGB kernels are repeated, cut to `in_channels` and scaled by `3 / in_channels`.
+
+    Args:
+        model: a network for RGB pictures, not folded.
+        in_channels: channels of the new pictures.
+
+    Raises:
+        InputError: the network is not one for RGB, or `in_channels` is impossible.
+    """
+    if model.config.in_channels != 3:
+        raise InputError(f"model must have in_channels=3 to be adapted, got {model.config.in_channels}")
+    config = dataclasses.replace(model.config, in_channels=in_channels)
+    parameters = named_parameters(model)
+    name = f"stem.{next(iter(model.stem))}.weight"
+    weight = parameters[name]
+    if in_channels == 1:
+        weight = jnp.sum(weight, axis=1, keepdims=True)
+    else:
+        repeats = -(-in_channels // 3)
+        weight = jnp.tile(weight, (1, repeats, 1, 1))[:, :in_channels] * jnp.asarray(3 / in_channels, weight.dtype)
+    return with_parameters(skeleton(config), parameters | {name: weight})
+
+
+def parameter_mask(tree: PyTree, test: Callable[[str], bool]) -> PyTree:
+    """A tree of booleans: `test(name)` for every parameter, False for everything that is none.
+
+    It serves as `equinox.partition`'s filter, to train some parameters and freeze the others, and as an optax mask.
+
+    Example:
+        >>> import equinox as eqx, jax, nfnet_eqx as nfx
+        >>> model = nfx.create_model("test_nfnet", key=jax.random.key(0))
+        >>> trained, frozen = eqx.partition(model, nfx.parameter_mask(model, lambda name: name.startswith("head.")))
+        >>> list(nfx.named_parameters(trained))
+        ['head.fc.weight', 'head.fc.bias']
+
+    Args:
+        tree: a network, or any part or image of one (gradients, `equinox.filter`ed parameters).
+        test: decides by the parameter's name.
+    """
+    return jax.tree_util.tree_map_with_path(lambda path, leaf: is_parameter(leaf) and test(parameter_name(path)), tree)

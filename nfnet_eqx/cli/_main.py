@@ -1,0 +1,111 @@
+"""From `nfnet-eqx NAME ...` to the function behind it, and from its exceptions to an exit status."""
+
+import difflib
+import importlib
+import importlib.metadata
+import inspect
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from nfnet_eqx._errors import InputError
+from nfnet_eqx.cli._text import printable
+
+
+class Command(NamedTuple):
+    """One subcommand: where its function lives, imported only when it is called, and what it is for."""
+
+    module: str
+    function: str
+    summary: str
+
+
+COMMANDS = {
+    "list": Command("nfnet_eqx.cli.list", "list_", "the architectures: parameters, multiply-adds, picture sizes"),
+    "info": Command("nfnet_eqx.cli.info", "info", "everything about one architecture or checkpoint"),
+    "classify": Command("nfnet_eqx.cli.classify", "classify", "say what is on pictures"),
+    "convert": Command("nfnet_eqx.cli.convert", "convert", "checkpoints of timm and DeepMind to native ones, and back"),
+    "verify": Command("nfnet_eqx.cli.verify", "verify", "compare two checkpoints, tensor by tensor, stage by stage"),
+}
+
+OK, OUR_FAULT, USER_FAULT = 0, 1, 2
+INTERRUPTED = 130  # a shell's own status after Ctrl-C
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one subcommand.
+
+    Args:
+        argv: the arguments after the program's name; `None` takes them from `sys.argv`.
+
+    Returns:
+        The exit status: 0; 2 where the user's input is at fault (one line on stderr says what, why, and the remedy); 1
+        where we are (the traceback, and a line that asks for a report).
+    """
+    try:
+        _run(sys.argv[1:] if argv is None else argv)
+        sys.stdout.flush()  # here, where a closed pipe is still ours to handle
+    except BrokenPipeError:
+        # The reader had enough (`nfnet-eqx list | head`). What Python flushes at exit has to go somewhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except InputError as error:
+        return _refuse(str(error))
+    except OSError as error:
+        return _refuse(f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error))
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except Exception:
+        traceback.print_exc()
+        _say("this is a fault of nfnet-eqx, not of your input; please report it with the lines above.")
+        return OUR_FAULT
+    return OK
+
+
+def _run(argv: Sequence[str]) -> None:
+    name, *arguments = argv or ["--help"]
+    if name in ("-h", "--help"):
+        print(_usage())
+    elif name == "--version":
+        print("nfnet-eqx", importlib.metadata.version("nfnet-eqx"))
+    elif name in COMMANDS:
+        _call(name, arguments)
+    else:
+        near = difflib.get_close_matches(name, COMMANDS, n=1)
+        raise InputError(
+            f"unknown command {name!r}; " + (f"did you mean {near[0]}?" if near else "see nfnet-eqx --help")
+        )
+
+
+def _call(name: str, arguments: Sequence[str]) -> None:
+    """Let tyro turn the arguments into those of the command's function; it prints its own errors and exits with 2."""
+    import tyro
+
+    command = COMMANDS[name]
+    function = getattr(importlib.import_module(command.module), command.function)
+    # tyro would show the summary and drop the docstring's example.
+    description = (inspect.getdoc(function) or "").split("\n\nArgs:\n")[0]
+    config = (tyro.conf.FlagCreatePairsOff, tyro.conf.PositionalMetavarFromFieldName)
+    tyro.cli(function, prog=f"nfnet-eqx {name}", description=description, args=arguments, config=config)
+
+
+def _usage() -> str:
+    width = max(map(len, COMMANDS))
+    commands = "\n".join(f"  {name:{width}}  {command.summary}" for name, command in COMMANDS.items())
+    return (
+        "usage: nfnet-eqx COMMAND ...\n\n"
+        "Normalizer-free networks in JAX and Equinox.\n\n"
+        f"commands:\n{commands}\n\n"
+        "nfnet-eqx COMMAND --help shows a command's arguments and an example; nfnet-eqx --version the version.\n"
+        "Exit status: 0; 2 if the input cannot be used; 1 if nfnet-eqx is at fault."
+    )
+
+
+def _refuse(message: str) -> int:
+    _say(message)
+    return USER_FAULT
+
+
+def _say(message: str) -> None:
+    print(f"nfnet-eqx: {printable(message)}", file=sys.stderr)

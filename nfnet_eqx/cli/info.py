@@ -1,0 +1,99 @@
+"""`nfnet-eqx info`: one architecture or checkpoint in full."""
+
+import dataclasses
+import difflib
+import json as json_format
+import os
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import tyro
+
+from nfnet_eqx._config import NFNetConfig
+from nfnet_eqx._count import count
+from nfnet_eqx._errors import InputError
+from nfnet_eqx._variants import VARIANTS
+from nfnet_eqx.cli._text import printable
+from nfnet_eqx.convert._haiku_names import architecture_of
+from nfnet_eqx.convert.deepmind import deepmind_to_native, read_deepmind
+from nfnet_eqx.zoo.hub import bundled, from_pretrained
+
+
+def info(source: Annotated[str, tyro.conf.Positional], *, json: bool = False) -> None:
+    """Print the configuration, size and preprocessing of an architecture or a checkpoint.
+
+    A checkpoint is loaded for it, so what is printed has passed the strict loader. Multiply-adds are those of one
+    picture of the test size.
+
+    Examples:
+        nfnet-eqx info dm_nfnet_f0
+        nfnet-eqx info path/to/checkpoint --json
+
+    Args:
+        source: the name of an architecture or of a bundled checkpoint, the folder of a checkpoint, a .safetensors file
+            with its config.json beside it, one of DeepMind's .npz files, or a Hub id such as timm/dm_nfnet_f0.dm_in1k.
+        json: print JSON.
+
+    Raises:
+        InputError: there is no such architecture or checkpoint, or it is broken.
+    """
+    described = _describe(source)
+    print(json_format.dumps(described, indent=2) if json else "\n".join(_lines(described)))
+
+
+def _describe(source: str) -> dict[str, Any]:
+    """What there is to say, as JSON values."""
+    if os.path.isfile(source) and source.endswith(".npz"):
+        config, _ = deepmind_to_native(read_deepmind(source), source=source)
+        architecture = architecture_of(config)
+        side = VARIANTS[architecture].test_size if architecture else None
+        size = None if side is None else (side, side)
+        return {"source": source, "architecture": architecture, **_facts(config, size)}
+    if source in VARIANTS and not os.path.exists(source):
+        config, train_size, side = VARIANTS[source]
+        sizes = {"train_size": train_size, "test_size": side}
+        return {"architecture": source, **sizes, **_facts(config, (side, side))}
+    names = [*VARIANTS, *bundled()]
+    if source.isidentifier() and source not in names and not os.path.exists(source):
+        near = difflib.get_close_matches(source, names, n=3)
+        hint = f"did you mean {', '.join(near)}?" if near else "nfnet-eqx list names the architectures"
+        raise InputError(f"{source!r} is no architecture, no bundled checkpoint and no existing file or folder; {hint}")
+    ckpt = from_pretrained(source)
+    return {
+        "source": ckpt.source,
+        "architecture": ckpt.architecture,
+        **_facts(ckpt.config, ckpt.preprocess.size(use_test_size=True)),
+        "preprocess": dataclasses.asdict(ckpt.preprocess),
+        "about": dict(ckpt.about),
+        "labels": list(ckpt.labels or ()),
+    }
+
+
+def _facts(config: NFNetConfig, size: tuple[int, int] | None) -> dict[str, Any]:
+    # The parameters are the same for every size (height, width), the multiply-adds are not.
+    total = count(config, size or 256)
+    macs = {"macs": total.macs, "macs_size": list(size)} if size else {}
+    return {"parameters": total.parameters, **macs, "config": config.to_dict()}
+
+
+def _lines(described: Mapping[str, Any], indent: str = "") -> list[str]:
+    """One line a value; what is nested comes below its name."""
+    width = max(map(len, described), default=0)
+    lines = []
+    for name, value in described.items():
+        if isinstance(value, Mapping):
+            lines += [f"{indent}{name}", *_lines(value, indent + "  ")] if value else []
+        else:
+            lines.append(f"{indent}{name:{width}}  {printable(_shown(name, value))}")
+    return lines
+
+
+def _shown(name: str, value: Any) -> str:
+    if name == "parameters":
+        return f"{value:,}"
+    if name == "macs":
+        return f"{value / 1e9:.2f} G"
+    if isinstance(value, list | tuple):
+        shown = [str(item) for item in value[:8]]
+        return ", ".join(shown) + (f", ... ({len(value)})" if len(value) > len(shown) else "")
+    return "none" if value is None or value == "" else str(value)

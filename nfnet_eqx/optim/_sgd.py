@@ -1,0 +1,45 @@
+"""The papers' optimizer: AGC, then weight decay, then Nesterov momentum."""
+
+import optax
+
+from nfnet_eqx._surgery import parameter_mask
+from nfnet_eqx.optim._agc import agc
+
+
+def nfnet_sgd(
+    learning_rate: optax.ScalarOrSchedule,
+    *,
+    momentum: float = 0.9,
+    weight_decay: float = 2e-5,
+    clipping: float = 0.01,
+    eps: float = 1e-3,
+) -> optax.GradientTransformation:
+    """SGD with Nesterov momentum, coupled weight decay and adaptive gradient clipping, in the papers' groups.
+
+    The classifier's weight is decayed and not clipped; gains, biases and skip gains are clipped and not decayed; all
+    other weights (squeeze-and-excite too) are clipped and decayed. Decay is added to the *clipped* gradient.
+
+    Args:
+        learning_rate: a number or a schedule; the papers' peak is `0.1 * batch_size / 256`.
+        momentum: of Nesterov's kind.
+        weight_decay: coefficient of the L2 term.
+        clipping: AGC's lambda; smaller for larger batches (0.01 from 1024 on).
+        eps: AGC's floor of the parameter norm.
+
+    References:
+        2102.06171, sections 4.1 and 6.1, appendix A.1; groups as in the released code.
+    """
+    return optax.chain(
+        optax.masked(agc(clipping, eps), lambda params: parameter_mask(params, lambda name: name != "head.fc.weight")),
+        optax.add_decayed_weights(weight_decay, lambda params: parameter_mask(params, lambda name: name.endswith(".weight"))),
+        optax.sgd(learning_rate, momentum=momentum, nesterov=True),
+    )
+
+
+def warmup_cosine(peak: float, warmup_steps: int, total_steps: int) -> optax.Schedule:
+    """Linear from 0 to `peak` over `warmup_steps`, then half a cosine down to 0 at `total_steps`.
+
+    References:
+        2102.06171, appendix A.1.
+    """
+    return optax.warmup_cosine_decay_schedule(0.0, peak, warmup_steps, total_steps)

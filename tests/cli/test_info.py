@@ -1,0 +1,95 @@
+"""`nfnet-eqx info`."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import jax
+import pytest
+
+from nfnet_eqx import create_model, get_config
+from nfnet_eqx.cli import main
+from nfnet_eqx.convert.deepmind import read_deepmind
+from nfnet_eqx.zoo.checkpoint import Checkpoint, save_pretrained
+from nfnet_eqx.zoo.preprocess import Preprocess
+
+# DeepMind's code at a reduced size, which has no name of its own.
+DEEPMIND_T0 = Path(__file__).resolve().parents[1] / "data/deepmind/T0_dill0.3.3_p3.npz"
+
+
+def described(source: str | Path, capsys: pytest.CaptureFixture[str]) -> dict:
+    assert main(["info", str(source), "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of timm's smallest architecture."""
+    folder = tmp_path_factory.mktemp("checkpoint")
+    model = create_model("test_nfnet", key=jax.random.key(0), num_classes=2)
+    preprocess = Preprocess(input_size=(160, 160), test_input_size=(192, 192))
+    about = {"license": "cc0-1.0", "notes": "a \x1b[31mred\x1b[0m note"}
+    ckpt = Checkpoint(model=model, preprocess=preprocess, labels=("cat", "dog"), architecture="test_nfnet", about=about)
+    save_pretrained(ckpt, folder)
+    return folder
+
+
+def test_an_architecture_is_told_in_full(capsys: pytest.CaptureFixture[str]):
+    facts = described("dm_nfnet_f0", capsys)
+    assert facts["config"] == get_config("dm_nfnet_f0").to_dict()
+    assert (facts["train_size"], facts["test_size"], facts["macs_size"]) == (192, 256, [256, 256])
+    # 2102.06171, table 1.
+    assert f"{facts['parameters'] / 1e6:.1f} {facts['macs'] / 1e9:.2f}" == "71.5 12.38"
+
+
+def test_a_folder_and_its_weights_tell_the_same(folder: Path, capsys: pytest.CaptureFixture[str]):
+    facts = described(folder, capsys)
+    assert facts["architecture"] == "test_nfnet"
+    assert facts["config"] == dataclasses.replace(get_config("test_nfnet"), num_classes=2).to_dict()
+    assert facts["preprocess"]["test_input_size"] == [192, 192]
+    assert (facts["macs_size"], facts["labels"]) == ([192, 192], ["cat", "dog"])
+    assert facts["about"]["license"] == "cc0-1.0"
+    assert described(folder / "model.safetensors", capsys) | {"source": str(folder)} == facts
+
+
+def test_a_file_of_deepminds_is_recognised(capsys: pytest.CaptureFixture[str]):
+    facts = described(DEEPMIND_T0, capsys)
+    assert (facts["architecture"], facts["config"]["numerics"]) == (None, "deepmind")
+    tree = read_deepmind(DEEPMIND_T0)
+    assert facts["parameters"] == sum(array.size for arrays in tree.values() for array in arrays.values())
+
+
+def test_the_text_has_the_same_facts_a_line_each(folder: Path, capsys: pytest.CaptureFixture[str]):
+    assert main(["info", str(folder)]) == 0
+    lines = [line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines()]
+    assert ["architecture", "test_nfnet"] in lines
+    assert ["widths", "32, 64, 96, 128"] in lines
+    assert ["labels", "cat, dog"] in lines
+
+
+def test_a_strangers_text_cannot_steer_the_terminal(folder: Path, capsys: pytest.CaptureFixture[str]):
+    assert main(["info", str(folder)]) == 0
+    out = capsys.readouterr().out
+    assert "\x1b" not in out and "a \\x1b[31mred" in out
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("dm_nfnt_f0", "did you mean dm_nfnet_f0"),
+        ("frobnicate", "nfnet-eqx list names the architectures"),
+        ("no/such/folder/here", "no/such/folder/here"),
+        ("", "''"),
+    ],
+)
+def test_what_is_not_there_is_refused_in_one_line(source: str, said: str, capsys: pytest.CaptureFixture[str]):
+    assert main(["info", source]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert said in err and err.count("\n") == 1
+
+
+def test_an_empty_folder_is_refused_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    assert main(["info", str(tmp_path)]) == 2
+    err = capsys.readouterr().err
+    assert str(tmp_path) in err and err.count("\n") == 1

@@ -1,0 +1,1 @@
+"""The checkpoints: loading, saving, preprocessing, labels."""
