@@ -15,7 +15,7 @@ import pickletools
 from typing import Any, Literal
 
 # NFNet-F7 takes about 60,000 opcodes; at most a few hundred bytes are kept for each.
-MAX_OPCODES = 1 << 20
+MAX_OPCODES = 1 << 18
 # Longer strings and byte strings are left in the file. Module names have about 50 characters.
 MAX_TEXT = 256
 

@@ -83,8 +83,9 @@ def read_pickle(path: str, data: mmap.mmap) -> dict[str, dict[str, np.ndarray]]:
 
 
 def first(items: list[str], most: int = 8) -> str:
-    """The first few of `items`, and how many more there are."""
-    return ", ".join(items[:most]) + (f" and {len(items) - most} more" if len(items) > most else "")
+    """The first few of `items`, each cut where it is endless, and how many more there are."""
+    shown = [item if len(item) <= 200 else item[:200] + "..." for item in items[:most]]
+    return ", ".join(shown) + (f" and {len(items) - most} more" if len(items) > most else "")
 
 
 class _Reader(Machine):

@@ -46,7 +46,7 @@ def read_deepmind(path: str | os.PathLike[str]) -> dict[str, dict[str, np.ndarra
         raise InputError(f"{path}: {'not a file' if os.path.exists(path) else 'no such file'}")
     with open(path, "rb") as file:
         head = file.read(6)
-        if head[:4] == b"PK\3\4":
+        if head[:2] == b"PK":
             return read_npz(path)
         if head[:1] == b"\x80":
             return read_pickle(str(path), mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))

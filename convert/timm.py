@@ -12,9 +12,9 @@ References:
 import dataclasses
 import difflib
 import math
-from typing import Any
+from typing import Any, get_args
 
-from nfnet_eqx._config import NFNetConfig, make_divisible
+from nfnet_eqx._config import Activation, NFNetConfig, make_divisible
 from nfnet_eqx._errors import InputError
 from nfnet_eqx._plan import plan_blocks
 from nfnet_eqx._variants import VARIANTS
@@ -235,7 +235,7 @@ def _faults(settings: dict[str, Any]) -> list[str]:
         "a list of integers": (integers, ("depths", "channels")),
         "'avg', the only pooling supported,": (lambda v: v == "avg", ("global_pool",)),
         f"one of {_STEM_TYPES}": (lambda v: v in _STEM_TYPES, ("stem_type",)),
-        "a name": (lambda v: isinstance(v, str), ("act_layer",)),
+        f"one of {get_args(Activation)}": (lambda v: v in get_args(Activation), ("act_layer",)),
     }
     expected = {key: (kind, check) for kind, (check, keys) in kinds.items() for key in keys}
     faults = []

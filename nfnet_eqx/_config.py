@@ -18,6 +18,8 @@ Padding = Literal["same", "symmetric"]
 # nothing built from one can exhaust the machine before its weights are seen.
 MAX_WIDTH = 65_536
 MAX_BLOCKS = 1_000
+MAX_STEM = 16
+MAX_CLASSES = 1_000_000
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -117,7 +119,7 @@ class NFNetConfig:
             value = getattr(self, name)
             if isinstance(value, list):
                 object.__setattr__(self, name, tuple(value))
-        faults = _type_faults(vars(self)) or _value_faults(self)
+        faults = _field_faults(vars(self)) or _combined_faults(self)
         if faults:
             raise InputError("NFNetConfig: " + "; ".join(faults))
 
@@ -140,19 +142,18 @@ class NFNetConfig:
         """A config from `to_dict`'s output.
 
         Raises:
-            ValueError: a key is unknown or missing, or a value is impossible.
+            InputError: naming every key that is unknown or missing, and every value that is impossible.
         """
         known = {f.name: f for f in dataclasses.fields(cls)}
-        faults = [f"unknown key {k!r} (={fields[k]!r})" for k in fields if k not in known]
+        faults = [f"unknown key {_shown(k)} (={_shown(v)})" for k, v in fields.items() if k not in known]
         faults += [
             f"{k!r} is missing" for k, f in known.items() if f.default is dataclasses.MISSING and k not in fields
         ]
+        hint = ". Was it written by a newer nfnet_eqx?" if faults else ""
+        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items() if k in known}
+        faults += _field_faults(values)
         if faults:
-            raise InputError("NFNetConfig: " + "; ".join(faults) + ". Was it written by a newer nfnet_eqx?")
-        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
-        faults = _type_faults(values)
-        if faults:
-            raise InputError("NFNetConfig: " + "; ".join(faults))
+            raise InputError("NFNetConfig: " + "; ".join(faults) + hint)
         return cls(**values)
 
 
@@ -172,9 +173,34 @@ _CHOICES = {
     "output_stride": (8, 16, 32),
 }
 
+# Lowest and highest value of a number, or of each number in a sequence.
+_BOUNDS = {
+    "depths": (1, MAX_BLOCKS),
+    "widths": (1, MAX_WIDTH),
+    "stem_widths": (1, MAX_WIDTH),
+    "stem_strides": (1, 2),
+    "stem_kernel": (1, 15),
+    "stage_strides": (1, 2),
+    "bottleneck_ratio": (1e-3, 16),
+    "group_size": (1, MAX_WIDTH),
+    "alpha": (-1e3, 1e3),
+    "attention_gain": (-1e3, 1e3),
+    "se_ratio": (1e-3, 16),
+    "se_divisor": (1, MAX_WIDTH),
+    "eca_gamma": (1e-3, 1e3),
+    "eca_beta": (-1e3, 1e3),
+    "num_features": (1, MAX_WIDTH),
+    "channel_divisor": (1, MAX_WIDTH),
+    "std_conv_eps": (0, 1),
+    "drop_rate": (0, 1),
+    "stochastic_depth": (0, 1),
+    "in_channels": (1, MAX_WIDTH),
+    "num_classes": (0, MAX_CLASSES),
+}
 
-def _type_faults(values: Mapping[str, Any]) -> list[str]:
-    """Fields whose value has the wrong type: a JSON file can hold anything."""
+
+def _field_faults(values: Mapping[str, Any]) -> list[str]:
+    """Fields whose value has the wrong type or size: a JSON file can hold anything."""
     faults = []
     for field in dataclasses.fields(NFNetConfig):
         if field.name not in values:
@@ -188,7 +214,7 @@ def _type_faults(values: Mapping[str, Any]) -> list[str]:
             ok = isinstance(value, tuple) and len(value) > 0 and all(type(v) is int for v in value)
             expected = "a sequence of integers"
         elif kind is float:
-            ok = type(value) in (int, float) and math.isfinite(value)
+            ok = type(value) is int or (type(value) is float and math.isfinite(value))
             expected = "a finite number"
         elif kind is bool:
             ok, expected = isinstance(value, bool), "true or false"
@@ -197,45 +223,41 @@ def _type_faults(values: Mapping[str, Any]) -> list[str]:
         else:
             ok, expected = type(value) is int, "an integer"
         if not ok:
-            faults.append(f"{field.name} must be {expected}, got {value!r}")
+            faults.append(f"{field.name} must be {expected}, got {_shown(value)}")
+        elif field.name in _BOUNDS and value is not None:
+            low, high = _BOUNDS[field.name]
+            numbers = value if isinstance(value, tuple) else (value,)
+            # A layer that drops everything divides by zero.
+            below = field.name in ("drop_rate", "stochastic_depth")
+            if not all(low <= v < high if below else low <= v <= high for v in numbers):
+                expected = f"in [{low}, {high})" if below else f"between {low} and {high}"
+                faults.append(f"{field.name} must lie {expected}, got {_shown(value)}")
     return faults
 
 
-def _value_faults(config: NFNetConfig) -> list[str]:
+def _combined_faults(config: NFNetConfig) -> list[str]:
+    """Values that are possible one by one, and not together."""
     faults = []
-
-    def between(name: str, low: float, high: float) -> None:
-        value = getattr(config, name)
-        if value is not None and any(not low <= v <= high for v in (value if isinstance(value, tuple) else (value,))):
-            faults.append(f"{name} must lie between {low} and {high}, got {value!r}")
-
-    between("depths", 1, MAX_BLOCKS)
-    for name in ("widths", "stem_widths", "group_size", "num_features", "in_channels", "se_divisor", "channel_divisor"):
-        between(name, 1, MAX_WIDTH)
-    between("num_classes", 0, 1_000_000)
-    for name in ("stem_strides", "stage_strides"):
-        between(name, 1, 2)
-    between("stem_kernel", 1, 15)
-    between("bottleneck_ratio", 1e-3, 16)
-    between("se_ratio", 1e-3, 16)
-    between("eca_gamma", 1e-3, 1e3)
-    for name in ("alpha", "attention_gain", "eca_beta"):
-        between(name, -1e3, 1e3)
-    between("std_conv_eps", 0, 1)
-    for name in ("drop_rate", "stochastic_depth"):
-        value = getattr(config, name)
-        if not 0 <= value < 1:
-            faults.append(f"{name} must lie in [0, 1), got {value!r}")
     if not len(config.depths) == len(config.widths) == len(config.stage_strides):
         faults.append(
-            f"depths, widths and stage_strides need one entry a stage, got {config.depths}, {config.widths} and "
-            f"{config.stage_strides}"
+            f"depths, widths and stage_strides need one entry a stage, got {_shown(config.depths)}, "
+            f"{_shown(config.widths)} and {_shown(config.stage_strides)}"
         )
     if len(config.stem_widths) != len(config.stem_strides):
         faults.append(
-            f"stem_widths and stem_strides need one entry a convolution, got {config.stem_widths} and "
-            f"{config.stem_strides}"
+            f"stem_widths and stem_strides need one entry a convolution, got {_shown(config.stem_widths)} and "
+            f"{_shown(config.stem_strides)}"
         )
     if sum(config.depths) > MAX_BLOCKS:
         faults.append(f"depths add up to {sum(config.depths)} blocks, more than {MAX_BLOCKS}")
+    if len(config.stem_widths) > MAX_STEM:
+        faults.append(f"stem_widths has {len(config.stem_widths)} entries, more than {MAX_STEM}")
+    if config.padding == "symmetric" and config.stem_kernel % 2 == 0:
+        faults.append(f"stem_kernel must be odd where padding is 'symmetric', got {config.stem_kernel}; use 'same'")
     return faults
+
+
+def _shown(value: Any) -> str:
+    """`repr`, cut where a stranger's file holds a megabyte."""
+    text = repr(value)
+    return text if len(text) <= 200 else text[:200] + "..."

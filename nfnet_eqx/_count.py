@@ -13,8 +13,8 @@ class Count(NamedTuple):
 
     Attributes:
         parameters: learnable numbers.
-        macs: multiply-adds of one forward pass on one picture: convolutions, attention and classifier. The papers' tables
-            call them FLOPs.
+        macs: multiply-adds of one forward pass on one picture: convolutions, attention and classifier. The papers'
+            tables call them FLOPs.
     """
 
     parameters: int

@@ -13,8 +13,8 @@ from nfnet_eqx._nfnet import AnyConv, Block, Downsample, NFNet
 def fold(model: NFNet) -> NFNet:
     """The same function with weight standardization, gains and gamma folded into plain convolutions, for inference.
 
-    Nothing is approximated: a convolution is linear in its weight, and the factors gamma and beta on its input move into
-    it. The result has fewer parameters (no `gain`), is no longer meant to be trained, and cannot be saved as a
+    Nothing is approximated: a convolution is linear in its weight, and the factors gamma and beta on its input move
+    into it. The result has fewer parameters (no `gain`), is no longer meant to be trained, and cannot be saved as a
     checkpoint.
 
     References:

@@ -193,8 +193,10 @@ class ChannelConv(eqx.Module):
         self.weight = jr.uniform(key, (1, 1, kernel), minval=-limit, maxval=limit)
 
     def __call__(self, x: Float[Array, " channels"]) -> Float[Array, " channels"]:
-        # jnp.convolve flips its kernel; a neural "convolution" does not.
-        return jnp.convolve(x, self.weight[0, 0, ::-1].astype(x.dtype), mode="same")
+        # jnp.convolve flips its kernel; a neural "convolution" does not. Its own padding is wrong for kernels longer
+        # than x.
+        kernel = self.weight[0, 0, ::-1].astype(x.dtype)
+        return jnp.convolve(jnp.pad(x, kernel.size // 2), kernel, mode="valid")
 
 
 class EfficientChannelAttention(eqx.Module):

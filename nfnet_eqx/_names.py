@@ -34,8 +34,8 @@ def with_parameters(model: NFNet, parameters: Mapping[str, Array]) -> NFNet:
     Raises:
         InputError: a name is missing or unknown.
     """
-    names = list(named_parameters(model))
-    missing, unknown = [n for n in names if n not in parameters], [n for n in parameters if n not in set(names)]
+    names = dict.fromkeys(named_parameters(model))  # a set that keeps the order
+    missing, unknown = [n for n in names if n not in parameters], [n for n in parameters if n not in names]
     if missing or unknown:
         raise InputError(f"parameters do not fit the model: missing {missing}, unknown {unknown}")
     leaves, structure = jax.tree.flatten(model)

@@ -41,8 +41,8 @@ class Block(eqx.Module):
 
     .. math:: x \mapsto h(x) + \alpha \cdot g \cdot f(\beta \cdot \mathrm{act}(x))
 
-    `f` is 1x1, 3x3, (3x3,) 1x1 with attention; `g` is `skipinit_gain` or, without it, 1 (the last convolution's gain then
-    starts at 0); the shortcut `h` is the identity, or a convolution of the activated input.
+    `f` is 1x1, 3x3, (3x3,) 1x1 with attention; `g` is `skipinit_gain` or, without it, 1 (the last convolution's gain
+    then starts at 0); the shortcut `h` is the identity, or a convolution of the activated input.
 
     References:
         2102.06171, sections 3 and 4, figure 6.
@@ -180,9 +180,9 @@ class NFNet(eqx.Module):
     ) -> tuple[Float[Array, "channels height width"], ...]:
         """Feature maps of one picture at timm's taps, from the finest to the coarsest.
 
-        The stem's (its last convolution before the output stride halves again, without activation), each stage's but
-        the last, and the final convolution's before its activation (the last stage's where there is none): strides 2, 4,
-        8, 16, 32 for the published networks. Arguments and errors are those of calling the network.
+        The stem's (its last convolution but one, or its only one, before the activation), each stage's but the last,
+        and the final convolution's before its activation (the last stage's where there is none): strides 2, 4, 8, 16
+        and 32 in the published networks. Arguments and errors are those of calling the network.
 
         Returns:
             A `(channels, height, width)` map for each tap.

@@ -34,7 +34,8 @@ def replace_in_channels(model: NFNet, in_channels: int) -> NFNet:
     """The network for pictures with another number of channels, its first convolution adapted by timm's rule.
 
     One channel: the sum over RGB, which sees a grey picture as the three equal channels it stands for. Otherwise the
-    RGB kernels are repeated, cut to `in_channels` and scaled by `3 / in_channels`.
+    RGB kernels are repeated, cut to `in_channels` and scaled by `3 / in_channels`. Weight standardization then brings
+    every kernel to the same norm again: only the scale of the first convolution's outputs differs from a sum.
 
     Args:
         model: a network for RGB pictures, not folded.

@@ -194,7 +194,7 @@ def _read_config(settings: dict[str, Any]) -> tuple[str, NFNetConfig]:
     if not isinstance(ours, dict) or not isinstance(ours.get("config"), dict):
         raise InputError("nfnet_eqx.config must be an object")
     architecture = ours.get("architecture", settings.get("architecture"))
-    if not isinstance(architecture, str):
+    if not isinstance(architecture, str) or not architecture.isprintable():
         raise InputError(f"architecture must be a name, got {architecture!r}")
     return architecture, NFNetConfig.from_dict(ours["config"])
 

@@ -9,6 +9,7 @@ logits, so a checkpoint says which one it means.
 import dataclasses
 import math
 import os
+from collections.abc import Mapping
 from typing import Any, Literal, TypeGuard, get_args
 
 import numpy as np
@@ -73,19 +74,8 @@ class Preprocess:
     resize: Resize = "timm"
 
     def __post_init__(self) -> None:
-        for name in ("input_size", "test_input_size", "mean", "std"):
-            value = getattr(self, name)
-            if isinstance(value, list):
-                object.__setattr__(self, name, tuple(value))
-        faults = _faults(self)
-        if faults:
-            raise InputError("Preprocess: " + "; ".join(faults))
-        # JSON does not tell 1 from 1.0.
-        for name in ("crop_pct", "test_crop_pct"):
-            value = getattr(self, name)
-            object.__setattr__(self, name, None if value is None else float(value))
-        for name in ("mean", "std"):
-            object.__setattr__(self, name, tuple(map(float, getattr(self, name))))
+        for name, value in _checked(vars(self)).items():
+            object.__setattr__(self, name, value)
 
     def size(self, *, use_test_size: bool = False) -> tuple[int, int]:
         """Height and width of what `__call__` returns."""
@@ -114,7 +104,7 @@ class Preprocess:
         return np.ascontiguousarray(((pixels / np.float32(255) - mean) / std).transpose(2, 0, 1))
 
     @classmethod
-    def from_timm(cls, pretrained_cfg: dict[str, Any], *, resize: Resize = "timm") -> "Preprocess":
+    def from_timm(cls, pretrained_cfg: Mapping[str, Any], *, resize: str = "timm") -> "Preprocess":
         """The preprocessing that timm would use for a model with this `pretrained_cfg`.
 
         Args:
@@ -125,23 +115,15 @@ class Preprocess:
         Raises:
             InputError: naming every value that is impossible.
         """
-        faults = []
-        fields: dict[str, Any] = {}
+        fields: dict[str, Any] = {field.name: field.default for field in dataclasses.fields(cls)} | {"resize": resize}
         for key in ("input_size", "test_input_size"):
             size = pretrained_cfg.get(key)
-            if size is None:
-                continue
-            if isinstance(size, list | tuple) and len(size) == 3:
-                fields[key] = tuple(size[1:])
-            else:
-                faults.append(f"{key} (={size!r}) must be [channels, height, width]")
+            if size is not None:
+                # timm's sizes start with the channels. Anything else is kept for the message.
+                fields[key] = size[1:] if isinstance(size, list | tuple) and len(size) == 3 else size
         for key in ("crop_pct", "test_crop_pct", "crop_mode", "interpolation", "mean", "std"):
-            value = pretrained_cfg.get(key)
-            if value:
-                fields[key] = value
-        if faults:
-            raise InputError("pretrained_cfg: " + "; ".join(faults))
-        return cls(**fields, resize=resize)
+            fields[key] = pretrained_cfg.get(key) or fields[key]
+        return cls(**_checked(fields))
 
     def to_timm(self) -> dict[str, Any]:
         """The keys of a `pretrained_cfg` that are about pictures; `from_timm` is the inverse (but for `resize`)."""
@@ -154,32 +136,47 @@ class Preprocess:
         return cfg | {"crop_mode": self.crop_mode, "mean": list(self.mean), "std": list(self.std)}
 
 
-def _faults(p: Preprocess) -> list[str]:
+def _checked(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a `Preprocess` in the types that it declares; JSON has lists, and does not tell 1 from 1.0."""
+    values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in fields.items()}
+    faults = _faults(values)
+    if faults:
+        raise InputError("preprocessing: " + "; ".join(faults))
+    for name in ("crop_pct", "test_crop_pct"):
+        values[name] = None if values[name] is None else float(values[name])
+    for name in ("mean", "std"):
+        values[name] = tuple(map(float, values[name]))
+    return values
+
+
+def _faults(values: Mapping[str, Any]) -> list[str]:
     faults = []
+    low, high = _SIDES
     for name in ("input_size", "test_input_size"):
-        size = getattr(p, name)
+        size = values[name]
         if size is None and name == "test_input_size":
             continue
         sides = size if isinstance(size, tuple) else ()
-        if len(sides) != 2 or not all(type(n) is int and _SIDES[0] <= n <= _SIDES[1] for n in sides):
-            faults.append(f"{name} (={size!r}) must be (height, width), each from {_SIDES[0]} to {_SIDES[1]}")
+        if len(sides) != 2 or not all(type(side) is int and low <= side <= high for side in sides):
+            faults.append(f"{name} (={size!r}) must be a height and a width, each from {low} to {high}")
+    low, high = _CROP_PCTS
     for name in ("crop_pct", "test_crop_pct"):
-        share = getattr(p, name)
+        share = values[name]
         if share is None and name == "test_crop_pct":
             continue
-        if not _is_number(share) or not _CROP_PCTS[0] <= share <= _CROP_PCTS[1]:
-            faults.append(f"{name} (={share!r}) must be a number from {_CROP_PCTS[0]} to {_CROP_PCTS[1]}")
-    for name, values in (("crop_mode", CropMode), ("interpolation", Interpolation), ("resize", Resize)):
-        if getattr(p, name) not in get_args(values):
-            faults.append(f"{name} (={getattr(p, name)!r}) must be one of {', '.join(get_args(values))}")
+        if not _is_number(share) or not low <= share <= high:
+            faults.append(f"{name} (={share!r}) must be a number from {low} to {high}")
+    for name, choices in (("crop_mode", CropMode), ("interpolation", Interpolation), ("resize", Resize)):
+        if values[name] not in get_args(choices):
+            faults.append(f"{name} (={values[name]!r}) must be one of {', '.join(get_args(choices))}")
     for name in ("mean", "std"):
-        values = getattr(p, name)
-        if not isinstance(values, tuple) or not values or not all(map(_is_number, values)):
-            faults.append(f"{name} (={values!r}) must be finite numbers, one a channel")
-        elif name == "std" and not all(v > 0 for v in values):
-            faults.append(f"std (={values!r}) must be positive")
-    if not faults and len(p.mean) != len(p.std):
-        faults.append(f"mean has {len(p.mean)} values and std {len(p.std)}: they must be one a channel")
+        channels = values[name]
+        if not isinstance(channels, tuple) or not channels or not all(map(_is_number, channels)):
+            faults.append(f"{name} (={channels!r}) must be finite numbers, one a channel")
+        elif name == "std" and not all(channel > 0 for channel in channels):
+            faults.append(f"std (={channels!r}) must be positive")
+    if not faults and len(values["mean"]) != len(values["std"]):
+        faults.append(f"mean (={values['mean']}) and std (={values['std']}) must have as many channels as each other")
     return faults
 
 
@@ -215,8 +212,9 @@ def _timm_resize(image: Image.Image, name: str, size: tuple[int, int], crop_pct:
     else:
         ratio = min(image.height / fit_h, image.width / fit_w)
         new_h, new_w = round(image.height / ratio), round(image.width / ratio)
-    # Pillow resizes the rows first, all of them.
-    if min(new_h, new_w) < 1 or max(image.height, new_h) * new_w > _MAX_RESIZED_PIXELS:
+    # Pillow resizes one side after the other; which one first depends on its version.
+    largest = max(max(image.height, new_h) * new_w, max(image.width, new_w) * new_h)
+    if min(new_h, new_w) < 1 or largest > _MAX_RESIZED_PIXELS:
         raise InputError(
             f"{name}: {image.width} x {image.height} is too long and thin: it would be resized to {new_w} x {new_h}"
             f" before the crop of {width} x {height}; cut it first"

@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     try:
         _run(sys.argv[1:] if argv is None else argv)
-        sys.stdout.flush()  # here, where a closed pipe is still ours to handle
+        print(end="", flush=True)  # here, where a closed pipe is still ours to handle
     except BrokenPipeError:
         # The reader had enough (`nfnet-eqx list | head`). What Python flushes at exit has to go somewhere.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

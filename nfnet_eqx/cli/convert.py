@@ -6,13 +6,13 @@ import secrets
 import shutil
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 import tyro
 
 from nfnet_eqx import _names
-from nfnet_eqx._config import NFNetConfig, Numerics
+from nfnet_eqx._config import Numerics
 from nfnet_eqx._errors import InputError
 from nfnet_eqx._variants import get_variant
 from nfnet_eqx.convert._haiku_names import architecture_of
@@ -49,8 +49,8 @@ def convert(
         nfnet-eqx convert timm/dm_nfnet_f0.dm_in1k F0_haiku.npz
 
     Args:
-        source: one of DeepMind's *_haiku.npz files (pickles, of which nothing is executed; or true npz), the folder of a
-            checkpoint of timm or nfnet_eqx, the name of a bundled checkpoint, or a Hub id.
+        source: one of DeepMind's *_haiku.npz files (a pickle, of which nothing is executed, or a true npz), the folder
+            of a checkpoint of timm or nfnet_eqx, the name of a bundled checkpoint, or a Hub id.
         destination: a folder for a native checkpoint (config.json and model.safetensors, which timm opens too), or a
             path ending in .npz for one with DeepMind's names. Nothing that exists is overwritten.
         numerics: which function the parameters should be made for. By default the source's own; an .npz is always made
@@ -81,22 +81,19 @@ def convert(
         config, tensors = convert_numerics(config, tensors, wanted)
         ckpt = dataclasses.replace(ckpt, model=load_tensors(config, tensors, source=source))
     _say(f"writing {destination}")
-    target.parent.mkdir(parents=True, exist_ok=True)
     if to_npz:
         try:
             tree = native_to_deepmind(config, tensors)
         except InputError as error:
             raise InputError(f"{source}: {error}") from None
+        target.parent.mkdir(parents=True, exist_ok=True)
         write_deepmind(target, tree)
-        opened_by_timm = False
+        timm = "cannot open it"
     else:
         _save_folder(ckpt, target)
-        opened_by_timm = _timm_has(ckpt)
+        timm = _timm_opens(ckpt)
     count = sum(tensor.size for tensor in tensors.values())
-    print(
-        f"wrote {destination}: {ckpt.architecture}, {count:,} parameters, numerics={config.numerics}; "
-        f"timm {'can' if opened_by_timm else 'cannot'} open it"
-    )
+    print(f"wrote {destination}: {ckpt.architecture}, {count:,} parameters, numerics={config.numerics}; timm {timm}")
 
 
 def _free(destination: str) -> Path:
@@ -146,6 +143,7 @@ def _open_native(source: str, architecture: str | None) -> tuple[Checkpoint, dic
 
 def _save_folder(ckpt: Checkpoint, target: Path) -> None:
     """Write the checkpoint beside `target` and move it there when it is whole."""
+    target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
     try:
         save_pretrained(ckpt, temporary)
@@ -154,15 +152,15 @@ def _save_folder(ckpt: Checkpoint, target: Path) -> None:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _timm_has(ckpt: Checkpoint) -> bool:
-    config: Any = dataclasses.replace(ckpt.config, numerics="timm")
+def _timm_opens(ckpt: Checkpoint) -> str:
     try:
-        config_to_timm(ckpt.architecture, config)
+        config_to_timm(ckpt.architecture, dataclasses.replace(ckpt.config, numerics="timm"))
     except InputError:
-        return False
-    return True
+        return "cannot open it"
+    return "opens it" if ckpt.config.numerics == "timm" else "opens it with its own numerics"
 
 
 def _say(what: str) -> None:
-    """Progress: a large checkpoint takes a while."""
-    print(f"{what} ...", file=sys.stderr, flush=True)
+    """Progress, for those who wait: a large checkpoint takes a while."""
+    if sys.stderr.isatty():
+        print(f"{what} ...", file=sys.stderr, flush=True)

@@ -30,8 +30,8 @@ def info(source: Annotated[str, tyro.conf.Positional], *, json: bool = False) ->
         nfnet-eqx info path/to/checkpoint --json
 
     Args:
-        source: the name of an architecture or of a bundled checkpoint, the folder of a checkpoint, a .safetensors file
-            with its config.json beside it, one of DeepMind's .npz files, or a Hub id such as timm/dm_nfnet_f0.dm_in1k.
+        source: an architecture, a bundled checkpoint, the folder or the .safetensors file of a checkpoint, one of
+            DeepMind's .npz files, or a Hub id such as timm/dm_nfnet_f0.dm_in1k.
         json: print JSON.
 
     Raises:

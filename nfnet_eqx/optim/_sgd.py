@@ -31,7 +31,9 @@ def nfnet_sgd(
     """
     return optax.chain(
         optax.masked(agc(clipping, eps), lambda params: parameter_mask(params, lambda name: name != "head.fc.weight")),
-        optax.add_decayed_weights(weight_decay, lambda params: parameter_mask(params, lambda name: name.endswith(".weight"))),
+        optax.add_decayed_weights(
+            weight_decay, lambda params: parameter_mask(params, lambda name: name.endswith(".weight"))
+        ),
         optax.sgd(learning_rate, momentum=momentum, nesterov=True),
     )
 

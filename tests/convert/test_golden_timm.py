@@ -8,6 +8,7 @@ import equinox as eqx
 import jax
 import numpy as np
 import pytest
+
 from nfnet_eqx._nfnet import NFNet
 from nfnet_eqx.convert._tensors import load_tensors, open_safetensors
 from nfnet_eqx.convert.timm import config_from_timm

@@ -15,6 +15,7 @@ import hypothesis
 import hypothesis.strategies as st
 import numpy as np
 import pytest
+
 from nfnet_eqx._errors import InputError
 from nfnet_eqx.convert import _opcodes
 from nfnet_eqx.convert.deepmind import read_deepmind
@@ -145,17 +146,26 @@ MULTIARRAY = call(IMPORT, text("numpy.core.multiarray"))
         (call(name("dill._dill", "_create_function"), b"N", b"}"), "_create_function"),
         (call(name("dill._dill", "_load_type"), text("FunctionType")), "_load_type"),
         (call(name("dill._dill", "_eval_repr"), text("1")), "_eval_repr"),
-        (call(name("dill._dill", "_create_array"), name("os", "system"), b"(" + text("true") + b"t", b"N"), "os.system"),
+        (
+            call(name("dill._dill", "_create_array"), name("os", "system"), b"(" + text("true") + b"t", b"N"),
+            "os.system",
+        ),
         (call(name("dill._dill", "_create_array"), EMPTY_ARRAY, b")", b"N"), "_create_array"),
         (call(name("_codecs", "encode"), text("x"), text("rot13")), "'rot13'"),
         (call(name("_codecs", "decode"), text("x"), text("zlib")), "_codecs.decode"),
         (call(name("numpy", "dtype")), "numpy.dtype()"),
         (call(name("numpy", "ndarray"), b"K\x02\x85"), "numpy.ndarray"),
-        (call(name("numpy.core.multiarray", "_reconstruct"), name("numpy", "matrix"), b"K\x00\x85", b"C\x01b"), "matrix"),
-        (call(name("numpy.core.multiarray", "_reconstruct"), name("numpy", "ndarray"), b"K\x09\x85", b"C\x01b"), "tuple"),
+        (
+            call(name("numpy.core.multiarray", "_reconstruct"), name("numpy", "matrix"), b"K\x00\x85", b"C\x01b"),
+            "matrix",
+        ),
+        (
+            call(name("numpy.core.multiarray", "_reconstruct"), name("numpy", "ndarray"), b"K\x09\x85", b"C\x01b"),
+            "tuple",
+        ),
         (call(name("numpy.core.multiarray", "scalar"), text("O"), b"C\x01b"), "a string for a dtype"),
         (call(name("haiku._src.data_structures", "FlatMapping"), b")"), "FlatMapping(a tuple)"),
-        (b"\x8c\x05numpy\x8c\x14core.multiarray.array\x93", "core.multiarray.array"),
+        (b"\x8c\x05numpy\x8c\x15core.multiarray.array\x93", "core.multiarray.array"),
         (b"(K\x01ios\nsystem\n", "os.system"),
         (name("numpy\u202e", "ndarray"), "numpy"),
     ],
@@ -295,7 +305,9 @@ HUGE = struct.pack("<Q", 2**62)
 
 def laughs() -> bytes:
     """A tuple of tuples ... of tuples: a kilobyte that has 3 ** 200 leaves."""
-    return b")q\x00" + b"".join(bytes([ord("h"), i, ord("h"), i, ord("h"), i, 0x87, ord("q"), i + 1]) for i in range(200))
+    return b")q\x00" + b"".join(
+        bytes([ord("h"), i, ord("h"), i, ord("h"), i, 0x87, ord("q"), i + 1]) for i in range(200)
+    )
 
 
 def many_names(count: int, size: int) -> bytes:
@@ -318,11 +330,10 @@ EXPENSIVE = {
     "a billion laughs as arguments": program(name("numpy", "dtype") + laughs() + b"R"),
     "a billion laughs as a name": program(laughs() + laughs() + b"\x93"),
     "one array under many names": many_names(5_000, 100_000),
-    "a tuple a million deep": program(b")" + b"\x85" * 1_000_000),
-    "a million dictionaries": program(b"}\x94" * 1_000_000),
-    "a million marks": program(b"(" * 1_040_000),
-    "a million names": program(b"".join(name("a", str(i)) for i in range(300_000))),
-    "more than a million opcodes": program(b"N0" * 2_000_000),
+    "a tuple 50,000 deep": program(b")" + b"\x85" * 50_000),
+    "a dictionary for every two bytes": program(b"}\x94" * 30_000),
+    "a name for every ten bytes": program(b"".join(name("a", str(i)) for i in range(20_000))),
+    "more opcodes than any network needs": program(b"(" * 2_000_000),
 }
 
 
@@ -334,9 +345,9 @@ def test_a_small_file_cannot_cost_much(refused: Callable, content: bytes):
     assert grown < 500 * 1024, f"memory grew by {grown // 1024} MiB"
 
 
-def test_the_largest_network_takes_a_tenth_of_the_opcodes_allowed():
-    # 33 opcodes an array, as in the largest of the forms, and 1661 arrays in NFNet-F7.
-    assert 33 * 1661 * 10 < _opcodes.MAX_OPCODES
+def test_the_largest_network_takes_a_fourth_of_the_opcodes_allowed():
+    # About 33 opcodes an array, as dill wrote them in 2021, and 1661 arrays in NFNet-F7.
+    assert 33 * 1661 * 4 < _opcodes.MAX_OPCODES
 
 
 edits = st.lists(st.tuples(st.integers(0, 6000), st.integers(0, 255)), min_size=1, max_size=6)

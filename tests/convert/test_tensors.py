@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 from hypothesis import given
+
 from nfnet_eqx import _names
 from nfnet_eqx._config import NFNetConfig
 from nfnet_eqx._errors import InputError

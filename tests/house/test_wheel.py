@@ -30,10 +30,13 @@ def run(*command: str | Path, cwd: Path) -> str:
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A wheel built from the source distribution, as an index would get both."""
     folder = tmp_path_factory.mktemp("build")
-    # From a copy: what a build leaves behind (egg-info above all) decides what the next one packs.
-    skipped = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info", "build", "data", "dist", "output", "tests")
-    shutil.copytree(ROOT, folder / "source", symlinks=True, ignore=skipped)
-    run(sys.executable, "-m", "build", "--no-isolation", "--outdir", folder / "dist", folder / "source", cwd=folder)
+    # From a copy: what an earlier build left in the tree (egg-info above all) decides what the next one packs.
+    source = folder / "source"
+    for name in PACKAGES:
+        shutil.copytree(ROOT / name, source / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    run(sys.executable, "-m", "build", "--no-isolation", "--outdir", folder / "dist", source, cwd=folder)
     (built,) = (folder / "dist").glob("*.whl")
     return built
 

@@ -10,6 +10,7 @@ import hypothesis.strategies as st
 import jax
 import jax.numpy as jnp
 import numpy as np
+import PIL
 import pytest
 from PIL import Image
 
@@ -48,8 +49,11 @@ def test_the_output_is_that_of_timm(case: tuple[int, dict[str, Any]], references
     assert output.flags.c_contiguous
     assert list(output.shape) == expected["shape"]
     assert output.shape[1:] == preprocess.size(use_test_size=expected["test"])
+    # Pillow 12 and 13 themselves round differently, by one grey level, where a picture is made smaller.
+    same_pillow = PIL.__version__ == PROVENANCE["versions"]["pillow"]
+    atol = 1e-6 if same_pillow else 1e-6 + 1 / 255 / min(preprocess.std)
     step = expected["step"]
-    np.testing.assert_allclose(output[:, ::step, ::step], references[str(index)], rtol=0, atol=1e-6)
+    np.testing.assert_allclose(output[:, ::step, ::step], references[str(index)], rtol=0, atol=atol)
 
 
 @pytest.mark.parametrize(
@@ -143,21 +147,43 @@ def test_the_published_settings_survive_the_way_to_timm_and_back(index: int):
         assert written[key] == (list(value) if isinstance(value, list) else value)
 
 
+SIZES = st.tuples(st.integers(8, 2048), st.integers(8, 2048))
+CROPS = st.floats(0.25, 2)
+
+
 @hypothesis.given(
-    st.builds(
-        Preprocess,
-        input_size=st.tuples(st.integers(8, 2048), st.integers(8, 2048)),
-        test_input_size=st.none() | st.tuples(st.integers(8, 2048), st.integers(8, 2048)),
-        crop_pct=st.floats(0.25, 2),
-        test_crop_pct=st.none() | st.floats(0.25, 2),
-        crop_mode=st.sampled_from(["center", "squash", "border"]),
-        interpolation=st.sampled_from(["bicubic", "bilinear", "nearest", "box", "hamming", "lanczos"]),
-        mean=st.tuples(*[st.floats(0, 1)] * 3),
-        std=st.tuples(*[st.floats(0.01, 1)] * 3),
-        resize=st.sampled_from(["timm", "deepmind"]),
-    )
+    size=SIZES,
+    test_size=st.none() | SIZES,
+    crop_pct=CROPS,
+    test_crop_pct=st.none() | CROPS,
+    crop_mode=st.sampled_from(["center", "squash", "border"]),
+    interpolation=st.sampled_from(["bicubic", "bilinear", "nearest", "box", "hamming", "lanczos"]),
+    mean=st.tuples(*[st.floats(0, 1)] * 3),
+    std=st.tuples(*[st.floats(0.01, 1)] * 3),
+    resize=st.sampled_from(["timm", "deepmind"]),
 )
-def test_any_settings_survive_json_and_timm(preprocess: Preprocess):
+def test_any_settings_survive_json_and_timm(
+    size: Any,
+    test_size: Any,
+    crop_pct: float,
+    test_crop_pct: float | None,
+    crop_mode: Any,
+    interpolation: Any,
+    mean: Any,
+    std: Any,
+    resize: Any,
+):
+    preprocess = Preprocess(
+        input_size=size,
+        test_input_size=test_size,
+        crop_pct=crop_pct,
+        test_crop_pct=test_crop_pct,
+        crop_mode=crop_mode,
+        interpolation=interpolation,
+        mean=mean,
+        std=std,
+        resize=resize,
+    )
     written = json.loads(json.dumps(preprocess.to_timm()))
     assert Preprocess.from_timm(written, resize=preprocess.resize) == preprocess
 

@@ -42,7 +42,7 @@ def main():
         pass
     for name, writer in writers.items():
         for protocol in range(2, pickle.HIGHEST_PROTOCOL + 1):
-            with open("{}_{}_p{}.npz".format(versions, name, protocol), "wb") as file:
+            with open(f"{versions}_{name}_p{protocol}.npz", "wb") as file:
                 writer.dump(tree(), file, protocol=protocol)
     try:
         import haiku
@@ -51,7 +51,7 @@ def main():
         return
     # The mapping that networks of 2021 returned; newer releases of Haiku still pickle it under its old name.
     flat = getattr(data_structures, "FlatMap", getattr(data_structures, "FlatMapping", None))
-    with open("{}_haiku{}.npz".format(versions, haiku.__version__), "wb") as file:
+    with open(f"{versions}_haiku{haiku.__version__}.npz", "wb") as file:
         pickle.dump(flat(tree()), file)
     print(platform.python_version(), "with Haiku", haiku.__version__)
 

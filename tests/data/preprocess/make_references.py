@@ -37,7 +37,7 @@ def make_pictures() -> list[str]:
     transparent.putalpha(small.convert("L"))
     pictures = {
         "landscape.png": (photo.resize((151, 101)), {}),
-        "portrait.png": (photo.crop((150, 0, 340, 300)).resize((61, 97)), {}),
+        "portrait.png": (photo.crop((140, 0, 330, 300)).resize((61, 97)), {}),
         "tiny.png": (photo.resize((7, 5)), {}),
         "grey.png": (small.convert("L"), {}),
         "alpha.png": (transparent, {}),

@@ -1,0 +1,113 @@
+"""What we save, timm opens: the same network with the same parameters, for every kind of network that it has."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from nfnet_eqx.convert._tensors import load_tensors
+from nfnet_eqx.convert.timm import TIMM_ARCHITECTURES, config_from_timm
+from nfnet_eqx.zoo.checkpoint import Checkpoint, load_checkpoint, save_pretrained
+from nfnet_eqx.zoo.preprocess import Preprocess
+from tests.live.pair import arrays, pictures, randomize, small, timm, timm_outputs
+
+# One of each setting; they are combined in pairs below, so that one cannot hide behind another.
+SETTINGS: list[dict[str, Any]] = [
+    {"alpha": 0.3},
+    {"stem_type": "", "stem_chs": 20},
+    {"stem_type": "3x3_pool", "stem_chs": None},
+    {"stem_type": "7x7_pool"},
+    {"stem_type": "deep_pool"},
+    {"stem_type": "deep_tiered", "stem_chs": 32},
+    {"stem_type": "deep_quad", "stem_chs": 40},
+    {"group_size": None},
+    {"group_size": 4, "ch_div": 4},
+    {"attn_layer": None},
+    {"attn_layer": "se", "attn_kwargs": {"rd_ratio": 0.3, "rd_divisor": 4}},
+    {"attn_layer": "se", "attn_kwargs": {"rd_channels": 12}},
+    {"attn_layer": "eca", "attn_kwargs": {"gamma": 1, "beta": 2}},
+    {"attn_gain": 1.5},
+    {"width_factor": 1.5},
+    {"bottle_ratio": 1.0},
+    {"num_features": None},
+    {"num_features": 100},
+    {"reg": True},
+    {"extra_conv": True},
+    {"extra_conv": False},
+    {"gamma_in_act": True},
+    {"gamma_in_act": False},
+    {"same_padding": True},
+    {"same_padding": False},
+    {"std_conv_eps": 1e-3},
+    {"skipinit": True},
+    {"skipinit": False},
+    {"zero_init_fc": True},
+    {"act_layer": "tanh"},
+    {"act_layer": "leaky_relu"},
+    {"output_stride": 8},
+    {"output_stride": 16},
+    {"in_chans": 4},
+    {"num_classes": 7},
+    {"num_classes": 0},
+]
+
+
+def assert_timm_opens_what_we_save(architecture: str, model_args: dict[str, Any], folder: Path) -> None:
+    original = timm.create_model(architecture, **model_args).eval()
+    randomize(original, 0)
+    _, config = config_from_timm({"architecture": architecture, "model_args": model_args})
+    model = load_tensors(config, arrays(original), source=architecture)
+    preprocess = Preprocess(input_size=(64, 64), crop_pct=0.9, crop_mode="squash", mean=(0.1, 0.2, 0.3))
+    save_pretrained(Checkpoint(model=model, preprocess=preprocess, architecture=architecture), folder)
+
+    opened = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
+    before, after = arrays(original), arrays(opened)
+    assert before.keys() == after.keys()
+    for name, array in before.items():
+        assert array.tobytes() == after[name].tobytes() and array.shape == after[name].shape, name
+    x = pictures(64, channels=config.in_channels)
+    expected, found = timm_outputs(original, x), timm_outputs(opened, x)
+    np.testing.assert_array_equal(found.logits, expected.logits)
+    for i, (a, b) in enumerate(zip(found.features, expected.features, strict=True)):
+        np.testing.assert_array_equal(a, b, err_msg=f"feature {i}")
+    assert opened.pretrained_cfg["input_size"] == (config.in_channels, 64, 64) or opened.pretrained_cfg[
+        "input_size"
+    ] == [config.in_channels, 64, 64]
+    assert opened.pretrained_cfg["crop_mode"] == "squash"
+
+
+@pytest.mark.parametrize("architecture", TIMM_ARCHITECTURES)
+def test_timm_opens_each_of_its_architectures(architecture: str, tmp_path: Path) -> None:
+    assert_timm_opens_what_we_save(architecture, small(architecture), tmp_path)
+
+
+@pytest.mark.parametrize("number", range(len(SETTINGS)))
+@pytest.mark.parametrize("architecture", ["dm_nfnet_f0", "nf_regnet_b0", "nf_resnet26", "eca_nfnet_l0"])
+def test_timm_opens_a_network_with_other_settings(architecture: str, number: int, tmp_path: Path) -> None:
+    model_args = small(architecture) | SETTINGS[number]
+    assert_timm_opens_what_we_save(architecture, model_args, tmp_path)
+
+
+def test_what_timm_saves_and_we_save_again_is_what_timm_saved(tmp_path: Path) -> None:
+    original = timm.create_model("nfnet_l0", **small("nfnet_l0"), num_classes=3).eval()
+    randomize(original, 0)
+    labels = ["one", "two", "three"]
+    timm.models.save_for_hf(
+        original, tmp_path / "theirs", model_config={"label_names": labels}, safe_serialization=True
+    )
+    ckpt = load_checkpoint(tmp_path / "theirs")
+    assert ckpt.labels == tuple(labels)
+    save_pretrained(ckpt, tmp_path / "ours")
+    opened = timm.create_model(f"local-dir:{tmp_path / 'ours'}", pretrained=True).eval()
+    x = pictures(64)
+    np.testing.assert_array_equal(timm_outputs(opened, x).logits, timm_outputs(original, x).logits)
+    kept = ("input_size", "test_input_size", "crop_pct", "test_crop_pct", "crop_mode", "interpolation", "mean", "std")
+    kept += ("license", "tag", "label_names", "num_classes", "first_conv", "classifier")
+    for key in kept:
+        theirs, ours = original.pretrained_cfg.get(key), opened.pretrained_cfg.get(key)
+        if key not in ("num_classes", "label_names"):
+            assert (list(ours) if isinstance(ours, list | tuple) else ours) == (
+                list(theirs) if isinstance(theirs, list | tuple) else theirs
+            ), key
+    assert list(opened.pretrained_cfg["label_names"]) == labels
