@@ -15,7 +15,7 @@ from nfnet_eqx._config import MAX_BLOCKS, NFNetConfig, make_divisible
 from nfnet_eqx._errors import InputError
 from nfnet_eqx._plan import plan_blocks
 from nfnet_eqx._variants import VARIANTS, get_config
-from nfnet_eqx.convert._pickle import first
+from nfnet_eqx.convert._faults import first
 
 ROOT = "NFNet/~/"
 _BLOCK = re.compile(re.escape(ROOT) + r"nf_block(?:_([1-9]\d{0,5}))?(?:/|$)")

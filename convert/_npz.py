@@ -18,8 +18,9 @@ from typing import Any
 import numpy as np
 
 from nfnet_eqx._errors import InputError
+from nfnet_eqx.convert._faults import first
 from nfnet_eqx.convert._files import replacing
-from nfnet_eqx.convert._pickle import FLOATS, first
+from nfnet_eqx.convert._pickle import FLOATS
 
 SEPARATOR = "|"
 # The directory of NFNet-F7 takes a quarter of a MiB; one of these makes some 100 MiB of objects.
@@ -62,7 +63,7 @@ def read_npz(path: str | os.PathLike[str]) -> dict[str, dict[str, np.ndarray]]:
                         raise ValueError("is there twice")
                     tree[module][name] = _read_member(archive, member)
                 except (ValueError, zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError, EOFError) as e:
-                    faults.append(f"{member.filename[:256]!r} {e}")
+                    faults.append(f"{member.filename[:100]!r} {e}")
     except (zipfile.BadZipFile, struct.error, ValueError, NotImplementedError) as error:
         if isinstance(error, InputError):
             raise

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from nfnet_eqx._errors import InputError
+from nfnet_eqx.convert._faults import first
 from nfnet_eqx.convert._opcodes import Fault, Global, Machine, Span, kind
 
 MAX_DIMENSIONS = 4
@@ -80,12 +81,6 @@ def read_pickle(path: str, data: mmap.mmap) -> dict[str, dict[str, np.ndarray]]:
         names = [repr(name) for name in machine.refused]
         faults.append(f"it asks for {first(names)}, which no tree of arrays needs: do not open it with other tools")
     raise InputError(f"{path}: not a checkpoint of DeepMind's: {'; '.join(faults)}. Nothing in it was run.")
-
-
-def first(items: list[str], most: int = 8) -> str:
-    """The first few of `items`, each cut where it is endless, and how many more there are."""
-    shown = [item if len(item) <= 200 else item[:200] + "..." for item in items[:most]]
-    return ", ".join(shown) + (f" and {len(items) - most} more" if len(items) > most else "")
 
 
 class _Reader(Machine):

@@ -18,9 +18,10 @@ from nfnet_eqx._config import NFNetConfig
 from nfnet_eqx._errors import InputError
 from nfnet_eqx._variants import get_config
 from nfnet_eqx.convert import _haiku_names as names
+from nfnet_eqx.convert._faults import by_kind
 from nfnet_eqx.convert._npz import read_npz, write_npz
 from nfnet_eqx.convert._numerics import convert_numerics
-from nfnet_eqx.convert._pickle import first, read_pickle
+from nfnet_eqx.convert._pickle import read_pickle
 
 __all__ = ["convert_numerics", "deepmind_to_native", "native_to_deepmind", "read_deepmind", "write_deepmind"]
 
@@ -117,7 +118,7 @@ def deepmind_to_native(
             tensors[entry.native] = array
     if any(faults.values()):
         what = architecture or names.architecture_of(config) or f"depths {config.depths} and widths {config.widths}"
-        raise InputError(f"{source}: not the {len(entries)} arrays of {what}: {_tell(faults)}")
+        raise InputError(f"{source}: not the {len(entries)} arrays of {what}: {by_kind(faults)}")
     return config, tensors
 
 
@@ -148,7 +149,7 @@ def native_to_deepmind(config: NFNetConfig, tensors: Mapping[str, Any]) -> dict[
         ],
     }
     if any(faults.values()):
-        raise InputError(f"not the {len(entries)} tensors of the configuration: {_tell(faults)}")
+        raise InputError(f"not the {len(entries)} tensors of the configuration: {by_kind(faults)}")
     tree: dict[str, dict[str, np.ndarray]] = {}
     for entry in entries.values():
         array = entry.layout.to_deepmind(np.asarray(tensors[entry.native]))
@@ -172,7 +173,3 @@ def _named(architecture: str, shapes: names.Shapes) -> NFNetConfig:
 
 def _spell(key: tuple[str, str]) -> str:
     return f"{key[0]} {key[1]}"
-
-
-def _tell(faults: Mapping[str, list[str]]) -> str:
-    return "; ".join(f"{len(found)} {kind} ({first(found, 3)})" for kind, found in faults.items() if found)

@@ -49,7 +49,7 @@ def conv2d(
     conv = functools.partial(_native, stride=stride, dilation=dilation, pads=pads)
     if groups > 1:
         # XLA's grouped convolution is 3-5 times slower on CPU than its groups one by one, and its weight gradient
-        # 5-500 times; the result is the same to the bit.
+        # 5-500 times; the result differs by rounding at most.
         return lax.platform_dependent(
             x,
             weight,

@@ -37,6 +37,8 @@ _DEEPMIND_MARGIN = 32
 # resized picture, and what Pillow needs on the way to it, within 64 million pixels.
 _SIDES = (8, 2048)
 _CROP_PCTS = (0.25, 2.0)
+_MEANS = (-1000, 1000)
+_STDS = (1e-4, 1000)
 _MAX_RESIZED_PIXELS = 64 * 1024 * 1024
 
 
@@ -169,12 +171,12 @@ def _faults(values: Mapping[str, Any]) -> list[str]:
     for name, choices in (("crop_mode", CropMode), ("interpolation", Interpolation), ("resize", Resize)):
         if values[name] not in get_args(choices):
             faults.append(f"{name} (={values[name]!r}) must be one of {', '.join(get_args(choices))}")
-    for name in ("mean", "std"):
+    for name, (low, high) in (("mean", _MEANS), ("std", _STDS)):
         channels = values[name]
         if not isinstance(channels, tuple) or not channels or not all(map(_is_number, channels)):
             faults.append(f"{name} (={channels!r}) must be finite numbers, one a channel")
-        elif name == "std" and not all(channel > 0 for channel in channels):
-            faults.append(f"std (={channels!r}) must be positive")
+        elif not all(low <= channel <= high for channel in channels):
+            faults.append(f"{name} (={channels!r}) must lie between {low} and {high}")
     if not faults and len(values["mean"]) != len(values["std"]):
         faults.append(f"mean (={values['mean']}) and std (={values['std']}) must have as many channels as each other")
     return faults

@@ -240,6 +240,8 @@ def test_the_test_crop_is_used_even_at_the_training_size():
         ("mean", 0.5),
         ("mean", [0.5, 0.5]),
         ("mean", {"r": 0.5}),
+        ("mean", [1e30] * 3),
+        ("std", [1e-40] * 3),
         ("std", [0.5, 0.0, 0.5]),
         ("std", [0.5, -1.0, 0.5]),
         ("std", [0.5, float("inf"), 0.5]),
