@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import os
 import secrets
 from collections.abc import Iterator
@@ -27,7 +28,7 @@ def parse_json(text: bytes, source: str) -> dict[str, Any]:
     if len(text) > MAX_JSON_BYTES:
         raise InputError(f"{source}: more than {MAX_JSON_BYTES} bytes of JSON; no checkpoint needs that many")
     try:
-        value = json.loads(text.decode(), object_pairs_hook=_object, parse_constant=_no_constant)
+        value = json.loads(text.decode(), object_pairs_hook=_object, parse_constant=_no_constant, parse_float=_finite)
     except (ValueError, RecursionError) as error:
         raise InputError(f"{source}: not valid JSON ({error}); fetch or write the file again") from None
     if not isinstance(value, dict):
@@ -49,7 +50,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def write_json(path: Path, value: dict[str, Any]) -> None:
     """Write `value` as indented JSON; the caller sees to it that a half-written file does no harm (`replacing`)."""
-    path.write_text(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+    path.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
 @contextlib.contextmanager
@@ -72,6 +73,13 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         seen: set[str] = set()
         twice = next(key for key, _ in pairs if key in seen or seen.add(key))
         raise ValueError(f"the key {twice!r} stands twice in one object")
+    return value
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text} is too large for a number")
     return value
 
 

@@ -68,7 +68,7 @@ class TensorFile(Mapping[str, np.ndarray]):
         file, start = self._places[name]
         array = _aligned_bytes(math.prod(shape) * dtype.itemsize)
         file.seek(start)
-        rest = memoryview(array)
+        rest = array.data
         while rest.nbytes:
             count = file.readinto(rest)  # pyright: ignore[reportAttributeAccessIssue]
             if not count:
@@ -321,12 +321,12 @@ def _open_shards(index: Path, stack: contextlib.ExitStack) -> _Opened:
     absent = [repr(shard) for shard in shards if not (index.parent / shard).is_file()]
     if absent:
         raise InputError(f"{index}: {len(absent)} of {len(shards)} shards are missing ({_first(absent)})")
-    specs, places, astray = {}, {}, []
+    specs, places = {}, {}
     for shard, listed in shards.items():
         shard_specs, shard_places = _open_file(index.parent / shard, stack)
-        astray += [f"{name!r} in {shard!r}" for name in sorted(listed ^ shard_specs.keys())]
+        # Refused at once: what strange shards hold must not add up in memory.
+        if astray := sorted(map(repr, listed ^ shard_specs.keys())):
+            raise InputError(f"{index}: {shard!r} does not hold what it says ({len(astray)} tensors: {_first(astray)})")
         specs |= shard_specs
         places |= shard_places
-    if astray:
-        raise InputError(f"{index}: its shards do not hold what it says ({len(astray)} tensors: {_first(astray)})")
     return specs, places

@@ -233,8 +233,10 @@ def train(recipe: Recipe = Recipe(), out: Path = Path("output/nfnet_cifar10")) -
     out.parent.mkdir(parents=True, exist_ok=True)
     if snapshot.exists():
         state = eqx.tree_deserialise_leaves(snapshot, state)
-        print(f"{snapshot}: going on after epoch {int(state.step) // steps_per_epoch}")
-    for epoch in range(int(state.step) // steps_per_epoch, recipe.epochs):
+        print(f"{snapshot}: going on after epoch {int(state.step) // steps_per_epoch}; remove it to start afresh")
+    done = int(state.step) // steps_per_epoch
+    records = [json.loads(line) for line in log.read_text().splitlines()][:done] if done else []
+    for epoch in range(done, recipe.epochs):
         start, losses = time.perf_counter(), []
         # The order is a function of (seed, epoch) alone, so a run that was stopped ends where an unbroken one does.
         order = np.random.default_rng((recipe.seed, epoch)).permutation(len(images))
@@ -250,12 +252,12 @@ def train(recipe: Recipe = Recipe(), out: Path = Path("output/nfnet_cifar10")) -
             "seconds": round(seconds, 1),
         }
         print(json.dumps(record), flush=True)
-        with log.open("a") as file:
-            file.write(json.dumps(record) + "\n")
+        records.append(record)
+        log.write_text("".join(json.dumps(r) + "\n" for r in records))
         eqx.tree_serialise_leaves(temporary := snapshot.with_suffix(".tmp"), state)
         os.replace(temporary, snapshot)
-    seconds = sum(json.loads(line)["seconds"] for line in log.read_text().splitlines())
-    export(eqx.combine(state.ema, static), recipe, seconds, out)
+    export(eqx.combine(state.ema, static), recipe, sum(r["seconds"] for r in records), out)
+    snapshot.unlink(missing_ok=True)
 
 
 def export(model: nfx.NFNet, recipe: Recipe, seconds: float, out: Path) -> None:

@@ -17,8 +17,9 @@ Padding = Literal["same", "symmetric"]
 # A configuration may come from a stranger's file. These bounds are far above any published network and low enough that
 # nothing built from one can exhaust the machine before its weights are seen.
 MAX_WIDTH = 65_536
-MAX_BLOCKS = 1_000
-MAX_STEM = 16
+MAX_BLOCKS = 256
+# JAX sorts the keys of a dict: "conv10" would come before "conv2".
+MAX_STEM = 9
 MAX_CLASSES = 1_000_000
 
 

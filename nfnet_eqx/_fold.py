@@ -1,13 +1,12 @@
 """Exact folding of what only training needs: afterwards a network is plain convolutions."""
 
 import dataclasses
-from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
 
 from nfnet_eqx._layers import Activation, Conv2d
-from nfnet_eqx._nfnet import AnyConv, Block, Downsample, NFNet
+from nfnet_eqx._nfnet import AnyConv, Block, Downsample, NFNet, replaced
 
 
 def fold(model: NFNet) -> NFNet:
@@ -25,7 +24,7 @@ def fold(model: NFNet) -> NFNet:
         name: _fold_conv(conv, 1.0 if index == 0 else scale) for index, (name, conv) in enumerate(model.stem.items())
     }
     plain = Activation(name=model.stem_act.name, scale=1.0, numerics=model.stem_act.numerics)
-    return _replace(
+    return replaced(
         model,
         stem=stem,
         stem_act=plain,
@@ -33,14 +32,6 @@ def fold(model: NFNet) -> NFNet:
         # The last activation keeps its factor: the pooled features need it whether or not a classifier follows.
         final_conv=None if model.final_conv is None else _fold_conv(model.final_conv, 1.0),
     )
-
-
-def _replace(model: NFNet, **fields: Any) -> NFNet:
-    """`dataclasses.replace`, which cannot copy a class with an `__init__` of its own."""
-    copy = object.__new__(NFNet)
-    for field in dataclasses.fields(model):
-        object.__setattr__(copy, field.name, fields.get(field.name, getattr(model, field.name)))
-    return copy
 
 
 def _fold_block(block: Block) -> Block:

@@ -1,5 +1,8 @@
 """The network: stem, stages of residual blocks, head. Every member of the family is this one class."""
 
+import dataclasses
+from typing import Any
+
 import equinox as eqx
 import jax.numpy as jnp
 import jax.random as jr
@@ -95,8 +98,8 @@ class Head(eqx.Module):
         if key is None and self.dropout.p > 0 and not (self.dropout.inference if inference is None else inference):
             raise InputError(missing_key("dropout", float(self.dropout.p)))
         pooled = self.dropout(pooled, key=key, inference=inference)
-        bias = jnp.zeros((), x.dtype) if self.fc.bias is None else self.fc.bias.astype(x.dtype)
-        return self.fc.weight.astype(x.dtype) @ pooled + bias
+        assert self.fc.bias is not None  # `init_head` makes one
+        return self.fc.weight.astype(x.dtype) @ pooled + self.fc.bias.astype(x.dtype)
 
 
 class NFNet(eqx.Module):
@@ -229,8 +232,8 @@ def create_model(name: str, *, key: PRNGKeyArray, num_classes: int = 1000, in_ch
     Raises:
         InputError: there is no such name, or a number is impossible.
     """
-    fields = get_config(name).to_dict() | {"num_classes": num_classes, "in_channels": in_channels}
-    return NFNet(NFNetConfig.from_dict(fields), key=key)
+    config = dataclasses.replace(get_config(name), num_classes=num_classes, in_channels=in_channels)
+    return NFNet(config, key=key)
 
 
 def init_head(config: NFNetConfig, key: PRNGKeyArray) -> Head:
@@ -245,6 +248,14 @@ def init_head(config: NFNetConfig, key: PRNGKeyArray) -> Head:
             (jr.normal(key, (config.num_classes, config.feature_width)) * std, jnp.zeros(config.num_classes)),
         )
     return Head(fc=fc, dropout=eqx.nn.Dropout(config.drop_rate))
+
+
+def replaced(model: NFNet, **fields: Any) -> NFNet:
+    """`dataclasses.replace`, which cannot copy a class with an `__init__` of its own."""
+    copy = object.__new__(NFNet)
+    for field in dataclasses.fields(model):
+        object.__setattr__(copy, field.name, fields.get(field.name, getattr(model, field.name)))
+    return copy
 
 
 def _init_stem(config: NFNetConfig, key: PRNGKeyArray) -> dict[str, AnyConv]:

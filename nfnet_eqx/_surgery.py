@@ -3,20 +3,21 @@
 import dataclasses
 from collections.abc import Callable
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import PRNGKeyArray, PyTree
 
 from nfnet_eqx._errors import InputError
-from nfnet_eqx._names import is_parameter, named_parameters, parameter_name, skeleton, with_parameters
-from nfnet_eqx._nfnet import NFNet, init_head
+from nfnet_eqx._names import is_parameter, parameter_name
+from nfnet_eqx._nfnet import Head, NFNet, init_head, replaced
 
 
 def replace_head(model: NFNet, num_classes: int, *, key: PRNGKeyArray) -> NFNet:
-    """The network with a fresh classifier; everything else keeps its parameters.
+    """The network with a fresh classifier; everything else stays as it is.
 
     Args:
-        model: a network, not folded.
+        model: a network.
         num_classes: outputs of the new classifier; 0 removes it.
         key: randomness of its weight.
 
@@ -24,10 +25,8 @@ def replace_head(model: NFNet, num_classes: int, *, key: PRNGKeyArray) -> NFNet:
         InputError: `num_classes` is negative.
     """
     config = dataclasses.replace(model.config, num_classes=num_classes)
-    head = init_head(config, key)
-    parameters = {name: array for name, array in named_parameters(model).items() if not name.startswith("head.")}
-    parameters |= {f"head.{name}": array for name, array in named_parameters(head).items()}
-    return with_parameters(skeleton(config), parameters)
+    # The dropout stays as it is: its rate and its inference flag may have been set since.
+    return replaced(model, config=config, head=Head(fc=init_head(config, key).fc, dropout=model.head.dropout))
 
 
 def replace_in_channels(model: NFNet, in_channels: int) -> NFNet:
@@ -47,15 +46,14 @@ def replace_in_channels(model: NFNet, in_channels: int) -> NFNet:
     if model.config.in_channels != 3:
         raise InputError(f"model must have in_channels=3 to be adapted, got {model.config.in_channels}")
     config = dataclasses.replace(model.config, in_channels=in_channels)
-    parameters = named_parameters(model)
-    name = f"stem.{next(iter(model.stem))}.weight"
-    weight = parameters[name]
+    first = next(iter(model.stem))
+    weight = model.stem[first].weight
     if in_channels == 1:
         weight = jnp.sum(weight, axis=1, keepdims=True)
     else:
         repeats = -(-in_channels // 3)
         weight = jnp.tile(weight, (1, repeats, 1, 1))[:, :in_channels] * jnp.asarray(3 / in_channels, weight.dtype)
-    return with_parameters(skeleton(config), parameters | {name: weight})
+    return replaced(eqx.tree_at(lambda m: m.stem[first].weight, model, weight), config=config)
 
 
 def parameter_mask(tree: PyTree, test: Callable[[str], bool]) -> PyTree:

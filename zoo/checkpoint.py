@@ -112,7 +112,9 @@ def load_checkpoint(
     try:
         architecture, config = _read_config(settings)
         pretrained_cfg = pretrained_cfg_from_timm(settings)
-        preprocess = Preprocess.from_timm(pretrained_cfg, resize=settings.get("nfnet_eqx", {}).get("resize", "timm"))
+        preprocess = Preprocess.from_timm(
+            pretrained_cfg, resize=(settings.get("nfnet_eqx") or {}).get("resize", "timm")
+        )
         labels = _read_labels(pretrained_cfg.get("label_names"), config.num_classes)
     except InputError as error:
         raise InputError(f"{config_file}: {error}") from None

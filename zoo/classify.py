@@ -1,7 +1,7 @@
 """From pictures to classes: preprocessing, one compiled call for a batch, softmax, the most probable names."""
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import equinox as eqx
@@ -75,6 +75,6 @@ def _probabilities(model: NFNet, pictures: Float32[Array | np.ndarray, "n c h w"
     return jax.nn.softmax(logits, axis=-1)
 
 
-def _best(probabilities: Iterable[float], names: Sequence[str], top: int) -> list[Prediction]:
-    ranked = sorted(enumerate(map(float, probabilities)), key=lambda item: -item[1])
-    return [Prediction(names[i], p) for i, p in ranked[:top]]
+def _best(probabilities: Float32[np.ndarray, " classes"], names: Sequence[str], top: int) -> list[Prediction]:
+    order = np.argsort(-probabilities, kind="stable")[:top]
+    return [Prediction(names[int(i)], float(probabilities[i])) for i in order]

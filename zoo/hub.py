@@ -114,7 +114,7 @@ def _download(
                 repo_id,
                 filename,
                 revision=revision,
-                cache_dir=cache_dir,
+                cache_dir=None if cache_dir is None else Path(cache_dir),
                 token=token,
                 local_files_only=local_files_only,
                 endpoint=endpoint,

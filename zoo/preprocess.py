@@ -183,7 +183,10 @@ def _faults(values: Mapping[str, Any]) -> list[str]:
 
 
 def _is_number(value: Any) -> TypeGuard[float]:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    # math.isfinite cannot take an integer beyond the floats; the bounds refuse those.
+    return (isinstance(value, int) and not isinstance(value, bool)) or (
+        isinstance(value, float) and math.isfinite(value)
+    )
 
 
 def _as_rgb(image: ImageLike) -> tuple[str, Image.Image]:

@@ -82,9 +82,9 @@ def _lines(described: Mapping[str, Any], indent: str = "") -> list[str]:
     lines = []
     for name, value in described.items():
         if isinstance(value, Mapping):
-            lines += [f"{indent}{name}", *_lines(value, indent + "  ")] if value else []
+            lines += [f"{indent}{printable(name)}", *_lines(value, indent + "  ")] if value else []
         else:
-            lines.append(f"{indent}{name:{width}}  {printable(_shown(name, value))}")
+            lines.append(f"{indent}{printable(name):{width}}  {printable(_shown(name, value))}")
     return lines
 
 

@@ -5,6 +5,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
+from nfnet_eqx._errors import InputError
+
 
 def agc(clipping: float = 0.01, eps: float = 1e-3) -> optax.GradientTransformation:
     r"""Clips each unit's gradient to a fraction of that unit's parameter norm.
@@ -29,7 +31,7 @@ def agc(clipping: float = 0.01, eps: float = 1e-3) -> optax.GradientTransformati
 
     def update(updates, state, params=None):
         if params is None:
-            raise ValueError(optax.NO_PARAMS_MSG)
+            raise InputError("params (=None) is needed: call update(gradients, state, params)")
 
         def clip(grad: Array, param: Array) -> Array:
             norm = unit_norm(grad)

@@ -1,5 +1,6 @@
 """The papers' optimizer: AGC, then weight decay, then Nesterov momentum."""
 
+import jax.numpy as jnp
 import optax
 
 from nfnet_eqx._surgery import parameter_mask
@@ -44,4 +45,6 @@ def warmup_cosine(peak: float, warmup_steps: int, total_steps: int) -> optax.Sch
     References:
         2102.06171, appendix A.1.
     """
-    return optax.warmup_cosine_decay_schedule(0.0, peak, warmup_steps, total_steps)
+    schedule = optax.warmup_cosine_decay_schedule(0.0, peak, warmup_steps, total_steps)
+    # The same values; optax leaves the conversion to implicit promotion, which may be switched off.
+    return lambda count: schedule(jnp.asarray(count, jnp.float32))

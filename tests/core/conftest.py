@@ -1,9 +1,9 @@
 """Tiny networks of every family: a name's settings at a width and depth that compile in a second."""
 
 import dataclasses
+import math
 from collections.abc import Callable
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from nfnet_eqx._config import NFNetConfig
-from nfnet_eqx._names import named_parameters, with_parameters
+from nfnet_eqx._names import named_parameters, skeleton, with_parameters
 from nfnet_eqx._nfnet import NFNet
 from nfnet_eqx._variants import get_config
 
@@ -57,24 +57,21 @@ def trained() -> Callable[..., NFNet]:
     """
 
     def trained(config: NFNetConfig, seed: int = 0) -> NFNet:
-        model = eqx.filter_jit(NFNet)(config, key=jr.key(seed))
-        random = np.random.RandomState(seed)
+        empty, random = skeleton(config), np.random.RandomState(seed)
 
-        def moved(name: str, array: jax.Array) -> jax.Array:
-            z = random.standard_normal(array.shape)
+        def value(name: str, shape: tuple[int, ...]) -> jax.Array:
+            z = random.standard_normal(shape)
             if name.endswith("skipinit_gain"):
                 z = 0.5 + 0.1 * z
             elif name.endswith("gain"):
                 z = 1 + 0.1 * z
             elif name.endswith("bias"):
                 z = 0.1 * z
-            elif name == "head.fc.weight":
-                z = z * array.shape[1] ** -0.5
             else:
-                return array
-            return jnp.asarray(z, array.dtype)
+                z = z * math.prod(shape[1:]) ** -0.5
+            return jnp.asarray(z, jnp.float32)
 
-        return with_parameters(model, {name: moved(name, a) for name, a in named_parameters(model).items()})
+        return with_parameters(empty, {name: value(name, a.shape) for name, a in named_parameters(empty).items()})
 
     return trained
 

@@ -1,5 +1,6 @@
 """What we save, timm opens: the same network with the same parameters, for every kind of network that it has."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -53,9 +54,12 @@ SETTINGS: list[dict[str, Any]] = [
 
 
 def assert_timm_opens_what_we_save(architecture: str, model_args: dict[str, Any], folder: Path) -> None:
-    original = timm.create_model(architecture, **model_args).eval()
+    # From a file, as timm's own are read: null, among the arguments of create_model, would mean "not given".
+    config_json = {"architecture": architecture, "pretrained_cfg": {}, "model_args": model_args}
+    (folder / "config.json").write_text(json.dumps(config_json))
+    original = timm.create_model(f"local-dir:{folder}").eval()
     randomize(original, 0)
-    _, config = config_from_timm({"architecture": architecture, "model_args": model_args})
+    _, config = config_from_timm(config_json)
     model = load_tensors(config, arrays(original), source=architecture)
     preprocess = Preprocess(input_size=(64, 64), crop_pct=0.9, crop_mode="squash", mean=(0.1, 0.2, 0.3))
     save_pretrained(Checkpoint(model=model, preprocess=preprocess, architecture=architecture), folder)

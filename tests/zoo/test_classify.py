@@ -40,12 +40,12 @@ def model(**changes) -> NFNet:
 
 def test_each_picture_gets_its_own_classes_from_the_most_probable_down():
     network = model()
+    run = eqx.filter_jit(lambda x: jax.nn.softmax(network(x, inference=True)))
     predictions = list(classify(network, PREPROCESS, LABELS, PHOTOS, top=4))
     assert len(predictions) == len(PHOTOS)
     assert len(set(map(tuple, predictions))) == len(PHOTOS), "two photos have the very same probabilities"
     for photo, best in zip(PHOTOS, predictions, strict=True):
-        x = PREPROCESS(photo, use_test_size=True)
-        expected = np.asarray(jax.nn.softmax(network(jnp.asarray(x), inference=True)))
+        expected = np.asarray(run(jnp.asarray(PREPROCESS(photo, use_test_size=True))))
         order = np.argsort(-expected)[:4]
         assert [p.label for p in best] == [LABELS[i] for i in order], photo.name
         np.testing.assert_allclose([p.probability for p in best], expected[order], atol=5e-6, err_msg=photo.name)

@@ -1,0 +1,57 @@
+"""Gradients of a scalar loss with respect to every parameter, and to the picture, against torch's."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from nfnet_eqx import NFNet, named_parameters
+from nfnet_eqx._names import with_parameters
+from tests.live.measured import note
+from tests.live.pair import Pair, arrays, pair, picture, torch
+from tests.live.test_outputs_timm import TINY
+
+LABEL = 3
+TOLERANCE = 1e-4
+FAMILIES = [
+    "dm_nfnet_f0",
+    "nfnet_f0",
+    "nfnet_l0",
+    "eca_nfnet_l0",
+    "nf_regnet_b1",
+    "nf_resnet26",
+    "nf_seresnet26",
+    "nf_ecaresnet26",
+]
+
+
+def our_gradients(model: NFNet, x: np.ndarray) -> dict[str, np.ndarray]:
+    def loss(parameters: dict[str, jax.Array], x: jax.Array) -> jax.Array:
+        return -jax.nn.log_softmax(with_parameters(model, parameters)(x))[LABEL]
+
+    by_parameter, by_picture = jax.grad(loss, argnums=(0, 1))(named_parameters(model), jnp.asarray(x))
+    return {name: np.asarray(g) for name, g in by_parameter.items()} | {"picture": np.asarray(by_picture)}
+
+
+def their_gradients(networks: Pair, x: np.ndarray) -> dict[str, np.ndarray]:
+    batch = torch.from_numpy(x[None]).requires_grad_()
+    loss = torch.nn.functional.cross_entropy(networks.theirs(batch), torch.tensor([LABEL]))
+    loss.backward()
+    gradients = {name: parameter.grad.numpy() for name, parameter in networks.theirs.named_parameters()}
+    return gradients | {"picture": batch.grad[0].numpy()}
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_gradients_of_a_loss_are_torchs(name: str) -> None:
+    settings = TINY | ({"group_size": None, "num_features": 0} if "resnet" in name else {"group_size": 8})
+    networks = pair(name, **settings)
+    x = picture(33)
+    ours, theirs = our_gradients(networks.ours, x), their_gradients(networks, x)
+    assert ours.keys() == theirs.keys() == {*arrays(networks.theirs), "picture"}
+    for parameter, expected in theirs.items():
+        size = np.linalg.norm(expected)
+        assert size > 0, f"{parameter}: nothing reaches it"
+        difference = float(np.linalg.norm(ours[parameter] - expected) / size)
+        assert note("difference to torch's gradient, relative", difference, f"{name}, {parameter}") <= TOLERANCE, (
+            parameter
+        )
