@@ -89,8 +89,8 @@ nfx.from_pretrained("nfnet_cifar10").classify("cat.jpg", top=3)
 ```
 
 Ten classes: airplane, automobile, bird, cat, deer, dog, frog, horse, ship, truck; it answers with one of them whatever
-it sees. Pictures are squashed to 32 x 32; at that size much of a large photo is lost, and so is some confidence. timm has
-no stem for pictures this small and cannot open the checkpoint.
+it sees. Pictures are squashed to 32 x 32; at that size much of a large photo is lost, and so is some confidence. timm
+has no stem for pictures this small and cannot open the checkpoint.
 
 ## Training
 
@@ -286,18 +286,18 @@ def export(model: nfx.NFNet, recipe: Recipe, seconds: float, out: Path) -> None:
             recipe=fields,
         )
     )
-    print(f"{out}: {top1} % of the 10,000 test pictures")
+    print(f"{out}: {top1} % of the test pictures")
 
 
 def accuracy(model: nfx.NFNet) -> float:
-    """Top-1 on the 10,000 test pictures, in percent."""
+    """Top-1 on the test pictures, in percent."""
     images, labels = load("test")
     predict = eqx.filter_jit(lambda model, x: jnp.argmax(jax.vmap(model)(normalize(x)), axis=1))
     hits = [
         np.asarray(predict(model, jnp.asarray(images[i : i + 200]))) == labels[i : i + 200]
-        for i in range(0, 10000, 200)
+        for i in range(0, len(images), 200)
     ]
-    return round(100 * float(np.mean(hits)), 2)
+    return round(100 * float(np.mean(np.concatenate(hits))), 2)
 
 
 if __name__ == "__main__":

@@ -113,7 +113,8 @@ def assert_equal_outputs(pair: Pair, x: np.ndarray, where: str, *, jit: bool = T
     """Ours are timm's, as closely as float32 allows.
 
     The bound of 5e-6 is one of unit scale: a feature map that reaches 10 has it at 5e-5. How much of that is rounding
-    is seen in float64, of which our float32 may be no more than four times as far as timm's own.
+    is seen in float64, of which our float32 may be no more than four times as far as timm's own (or two units in the last
+    place, where timm's happens to hit it).
     """
     ours = (run if jit else our_outputs)(pair.ours, x)
     theirs, exact = timm_outputs(pair.theirs, x), timm_outputs(pair.theirs, x, double=True)
@@ -127,7 +128,7 @@ def assert_equal_outputs(pair: Pair, x: np.ndarray, where: str, *, jit: bool = T
             note(f"difference to timm over the largest value (at least 1), {kind}", plain / scale, place) <= TOLERANCE
         ), f"{place}: {plain:.1e} from timm, of {scale:.1f}"
         error, their_error = _largest(ours[name] - exact[name]), _largest(theirs[name] - exact[name])
-        ratio = error / max(their_error, 1e-7 * scale)
+        ratio = error / max(their_error, 2.4e-7 * scale)
         assert note(f"error against float64 over timm's own, {kind}", ratio, place) <= 4, (
             f"{place}: {error:.1e} from float64, timm {their_error:.1e}"
         )

@@ -41,7 +41,7 @@ SETTINGS: list[dict[str, Any]] = [
     *({"act_layer": activation, "gamma_in_act": True} for activation in ACTIVATIONS),
     {"alpha": 0.3},
     {"attn_gain": 1.0},
-    {"attn_layer": None},
+    {"attn_layer": ""},
     {"attn_layer": "se", "attn_kwargs": {}},
     {"attn_layer": "se", "attn_kwargs": {"rd_ratio": 0.3, "rd_divisor": 4}},
     {"attn_layer": "se", "attn_kwargs": {"rd_channels": 24}},
@@ -53,7 +53,7 @@ SETTINGS: list[dict[str, Any]] = [
     {"ch_div": 16},
     {"depths": [2, 1, 1], "channels": [32, 48, 48]},
     {"extra_conv": False},
-    {"group_size": None},
+    {"group_size": 0},
     {"group_size": 8},
     {"group_size": 12},
     {"in_chans": 1},
@@ -66,7 +66,7 @@ SETTINGS: list[dict[str, Any]] = [
     {"skipinit": True},
     {"std_conv_eps": 1e-2},
     {"std_conv_eps": 1e-12},
-    {"stem_chs": None},
+    {"stem_chs": 0},
     *(
         {"stem_type": stem}
         for stem in ("", "7x7", "7x7_pool", "3x3", "3x3_pool", "deep", "deep_pool", "deep_tiered", "deep_quad")
