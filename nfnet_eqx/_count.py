@@ -20,11 +20,6 @@ class Count(NamedTuple):
     parameters: int
     macs: int
 
-    def __add__(self, other: tuple[int, ...]) -> "Count":
-        """Costs add up."""
-        parameters, macs = other
-        return Count(self.parameters + parameters, self.macs + macs)
-
 
 def count(config: NFNetConfig, image_size: int | tuple[int, int]) -> Count:
     """Counts the parameters and multiply-adds of a network.
@@ -46,13 +41,13 @@ def count(config: NFNetConfig, image_size: int | tuple[int, int]) -> Count:
     height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
     if min(height, width) < net_stride(config):
         raise InputError(f"image_size (={image_size}) must be at least {net_stride(config)}, the network's stride")
-    total = Count(0, 0)
+    parts: list[Count] = []
     size = (height, width)
 
     channels = config.in_channels
     for out, stride in zip(config.stem_widths, config.stem_strides, strict=True):
         size = _halved(size, stride)
-        total += _conv(channels, out, config.stem_kernel, size)
+        parts.append(_conv(channels, out, config.stem_kernel, size))
         channels = out
     if config.stem_pool:
         size = _halved(size, 2)
@@ -60,21 +55,20 @@ def count(config: NFNetConfig, image_size: int | tuple[int, int]) -> Count:
     for stage in plan_blocks(config):
         for plan in stage:
             mid = plan.mid_width
-            total += _conv(plan.in_width, mid, 1, size)
+            parts.append(_conv(plan.in_width, mid, 1, size))
             if plan.shortcut_conv:
-                total += _conv(plan.in_width, plan.out_width, 1, _halved(size, plan.stride))
+                parts.append(_conv(plan.in_width, plan.out_width, 1, _halved(size, plan.stride)))
             size = _halved(size, plan.stride)
-            total += _conv(mid, mid, 3, size, plan.groups)
-            if config.extra_conv:
-                total += _conv(mid, mid, 3, size, plan.groups)
-            total += _conv(mid, plan.out_width, 1, size)
-            total += _attention(config, mid if config.block == "regnet" else plan.out_width)
-            total += Count(int(config.skipinit), 0)
+            parts += [_conv(mid, mid, 3, size, plan.groups)] * (2 if config.extra_conv else 1)
+            parts.append(_conv(mid, plan.out_width, 1, size))
+            parts.append(_attention(config, mid if config.block == "regnet" else plan.out_width))
+            parts.append(Count(int(config.skipinit), 0))
 
     if config.num_features is not None:
-        total += _conv(config.widths[-1], config.num_features, 1, size)
+        parts.append(_conv(config.widths[-1], config.num_features, 1, size))
     classifier = config.feature_width * config.num_classes
-    return total + Count(classifier + config.num_classes, classifier)
+    parts.append(Count(classifier + config.num_classes, classifier))
+    return Count(sum(part.parameters for part in parts), sum(part.macs for part in parts))
 
 
 def _halved(size: tuple[int, int], stride: int) -> tuple[int, int]:

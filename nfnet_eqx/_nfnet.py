@@ -198,11 +198,12 @@ class NFNet(eqx.Module):
         _check_picture(x, self.config)
         out = jnp.transpose(jnp.asarray(x), (1, 2, 0))
 
+        taps: list[FeatureMap] = []
         convs = list(self.stem.values())
         for i, conv in enumerate(convs):
             out = conv(out if i == 0 else self.stem_act(out))
             if i == max(len(convs) - 2, 0):
-                taps = [out]
+                taps.append(out)
         if self.config.stem_pool:
             out = max_pool2d(out)
 

@@ -8,6 +8,7 @@ from typing import Any
 import hypothesis.strategies as st
 import pytest
 from hypothesis import given
+from hypothesis import settings as hypothesis_settings
 
 from nfnet_eqx import _names
 from nfnet_eqx._config import NFNetConfig
@@ -314,6 +315,7 @@ timm_settings = st.fixed_dictionaries(
 
 
 @given(st.sampled_from(sorted(TIMM_ARCHITECTURES)), timm_settings)
+@hypothesis_settings(max_examples=40)
 def test_what_is_said_to_timm_comes_back_as_the_same_network(architecture: str, model_args: dict[str, Any]) -> None:
     config = read(architecture, **model_args)
     try:

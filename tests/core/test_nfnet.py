@@ -191,7 +191,7 @@ NARROW_STEM = {"stem_widths": (16, 16, 32, 64), "num_features": 128}
 @pytest.mark.parametrize("branches", [False, True], ids=["fresh", "with its branches"])
 @pytest.mark.parametrize("family_", ["dm_nfnet", "nfnet", "nf_resnet"])
 def test_signals_keep_the_variance_that_beta_expects(family_: str, branches: bool, tiny: dict[str, NFNetConfig]):
-    """A fresh network's branches end in 0: every stage's maps have variance 1. With gains of 1 each block adds alpha^2."""
+    """Fresh branches end in 0: every stage's maps have variance 1. With gains of 1 each block adds alpha^2."""
     changes = DEEP | (NARROW_STEM if family_ != "nf_resnet" else {"stem_widths": (64,), "group_size": None})
     # Without attention, whose gate is not exactly 1/2, the schedule is exact but for the padding of small maps.
     config = dataclasses.replace(tiny[family_], attention=None, **changes)

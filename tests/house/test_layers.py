@@ -22,7 +22,7 @@ NUMERICS = {"equinox", "jax", "jaxtyping", "numpy"}
 PACKAGES = {
     "core": NUMERICS,
     "optim": NUMERICS | {"optax"},
-    "convert": NUMERICS | {"safetensors", "timm", "torch", "torchvision"},  # the last three: verify, where installed
+    "convert": NUMERICS | {"timm", "torch", "torchvision"},  # these three: verify, where installed
     "zoo": NUMERICS | {"huggingface_hub", "PIL", "tqdm"},
     "cli": NUMERICS | {"PIL", "tqdm", "tyro"},
 }

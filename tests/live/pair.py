@@ -113,8 +113,8 @@ def assert_equal_outputs(pair: Pair, x: np.ndarray, where: str, *, jit: bool = T
     """Ours are timm's, as closely as float32 allows.
 
     The bound of 5e-6 is one of unit scale: a feature map that reaches 10 has it at 5e-5. How much of that is rounding
-    is seen in float64, of which our float32 may be no more than four times as far as timm's own (or two units in the last
-    place, where timm's happens to hit it).
+    is seen in float64, of which our float32 may be no more than four times as far as timm's own (or as two units in
+    the last place, where timm's happens to hit it).
     """
     ours = (run if jit else our_outputs)(pair.ours, x)
     theirs, exact = timm_outputs(pair.theirs, x), timm_outputs(pair.theirs, x, double=True)
