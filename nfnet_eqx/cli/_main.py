@@ -31,6 +31,8 @@ COMMANDS = {
 }
 
 OK, OUR_FAULT, USER_FAULT = 0, 1, 2
+_LONGEST_LINE = 4_000
+
 INTERRUPTED = 130  # a shell's own status after Ctrl-C
 
 
@@ -108,4 +110,6 @@ def _refuse(message: str) -> int:
 
 
 def _say(message: str) -> None:
-    print(f"nfnet-eqx: {printable(message)}", file=sys.stderr)
+    # A stranger's file can hold a name of a megabyte, or a hundred thousand faults.
+    line = printable(message)
+    print(f"nfnet-eqx: {line if len(line) <= _LONGEST_LINE else line[:_LONGEST_LINE] + ' ...'}", file=sys.stderr)

@@ -223,4 +223,5 @@ def _number(value: float) -> str:
 
 def _say(what: str) -> None:
     """Progress: large networks take a while."""
-    print(f"{what} ...", file=sys.stderr, flush=True)
+    if sys.stderr.isatty():  # elsewhere an error stays the one line that it is
+        print(f"{what} ...", file=sys.stderr, flush=True)
