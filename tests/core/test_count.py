@@ -208,6 +208,6 @@ def test_a_picture_smaller_than_the_stride_is_refused():
 
 def test_the_largest_config_allowed_allocates_nothing(tiny: dict[str, NFNetConfig]):
     """Terabytes, were it built."""
-    giant = dataclasses.replace(tiny["nfnet"], depths=(1, 9), widths=(65_536,) * 2, group_size=None)
+    giant = dataclasses.replace(tiny["nfnet"], depths=(10,), widths=(65_536,), group_size=None)
     assert count(giant, 64).parameters * 4 > 10**12
     assert sum(math.prod(s.shape) for s in named_parameters(skeleton(giant)).values()) == count(giant, 64).parameters

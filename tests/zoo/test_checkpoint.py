@@ -298,6 +298,8 @@ def test_weights_without_a_config_are_refused(folder: Path) -> None:
         ('{"architecture": "nfnet_f0", "model_args": {"channels": [1000000, 1, 1, 1]}}', "widths must lie between"),
         ('{"architecture": "nfnet_f0", "model_args": {"img_size": 9}}', "'img_size' .=9. is not supported"),
         ('{"architecture": "nfnet_f0", "pretrained_cfg": {"std": "x"}}', "std"),
+        ('{"architecture": "nfnet_f0", "pretrained_cfg": {"notes": 1e999}}', "1e999 is too large"),
+        ('{"architecture": "nfnet_f0", "pretrained_cfg": {"crop_pct": 1' + "0" * 400 + "}}", "crop_pct"),
         ('{"nfnet_eqx": 3}', "nfnet_eqx.config must be an object"),
         ('{"nfnet_eqx": {"config": {}}}', "architecture must be a name"),
         ('{"nfnet_eqx": {"config": {}}, "architecture": "a"}', "'depths' is missing"),
@@ -318,6 +320,11 @@ def test_an_absurd_native_config_is_refused(folder: Path) -> None:
     (folder / "config.json").write_text(json.dumps(settings))
     with pytest.raises(InputError, match="depths must lie between .* widths must lie between"):
         load_checkpoint(folder)
+
+
+def test_a_native_description_of_null_is_none(folder: Path) -> None:
+    edit(folder, nfnet_eqx=None)
+    assert load_checkpoint(folder).config.numerics == "timm"
 
 
 def test_a_resize_that_does_not_exist_is_refused(folder: Path) -> None:
