@@ -4,6 +4,7 @@ References:
     NumPy's npy format: https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html.
 """
 
+import errno
 import io
 import math
 import os
@@ -64,8 +65,9 @@ def read_npz(path: str | os.PathLike[str]) -> dict[str, dict[str, np.ndarray]]:
                     tree[module][name] = _read_member(archive, member)
                 except (ValueError, zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError, EOFError) as e:
                     faults.append(f"{member.filename[:100]!r} {e}")
-    except (zipfile.BadZipFile, struct.error, ValueError, NotImplementedError) as error:
-        if isinstance(error, InputError):
+    except (zipfile.BadZipFile, struct.error, ValueError, NotImplementedError, OSError) as error:
+        # EINVAL: an offset in the archive points in front of the file. Other OSErrors are not the content's fault.
+        if isinstance(error, InputError) or (isinstance(error, OSError) and error.errno != errno.EINVAL):
             raise
         raise InputError(f"{path}: a damaged npz file ({error}); fetch or write it again") from None
     if not faults and not tree:
