@@ -28,7 +28,8 @@ def pads_of(size: int, kernel: int, stride: int, dilation: int, padding: Padding
     span = (kernel - 1) * dilation
     if padding == "same":
         return lax.padtype_to_pads((size,), (span + 1,), (stride,), "SAME")[0]
-    return (((stride - 1) + span) // 2,) * 2
+    half = (stride - 1 + span) // 2
+    return half, half
 
 
 def convolved(x, weight, stride: int, dilation: int, groups: int, padding: Padding) -> np.ndarray:

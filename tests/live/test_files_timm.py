@@ -1,4 +1,4 @@
-"""What timm saves, we open: as it is, with other input channels, with other classes; and `nfnet-eqx verify` beside timm."""
+"""What timm saves, we open: as it is, with other input channels, with other classes. And `verify` beside timm."""
 
 import json
 from pathlib import Path
