@@ -19,7 +19,8 @@ def save_with_timm(name: str, folder: Path, **model_args: Any) -> Any:
     settings = TINY | ({"group_size": 0, "num_features": 0} if "resnet" in name else {"group_size": 8}) | model_args
     model = timm.create_model(name, **settings).eval()
     randomize(model, 0)
-    timm.models.save_for_hf(model, folder, model_config={"label_names": [f"label {i}" for i in range(10)]})
+    labels = {"label_names": [f"label {i}" for i in range(10)]}
+    timm.models.save_for_hf(model, folder, model_config=labels, safe_serialization="both")
     return model
 
 
@@ -43,7 +44,7 @@ def test_timm_saves_again_what_we_saved_of_it(tmp_path: Path) -> None:
     save_with_timm("nfnet_l0", tmp_path / "timm", alpha=0.25)
     save_pretrained(from_pretrained(tmp_path / "timm"), tmp_path / "ours")
     again = timm.create_model(f"local-dir:{tmp_path / 'ours'}", pretrained=True)
-    timm.models.save_for_hf(again, tmp_path / "again")
+    timm.models.save_for_hf(again, tmp_path / "again", safe_serialization=True)
     first, last = (from_pretrained(tmp_path / folder) for folder in ("timm", "again"))
     assert first.config == last.config
     assert {n: a.tobytes() for n, a in parameters(first).items()} == {
