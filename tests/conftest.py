@@ -1,4 +1,4 @@
-"""What holds for every test: the CPU, four fake devices, no implicit promotion, no network, repeatable randomness."""
+"""What holds for every test: the CPU, eight fake devices, no implicit promotion, no network, repeatable randomness."""
 
 import itertools
 import os
@@ -20,7 +20,7 @@ import hypothesis  # noqa: E402
 import jax  # noqa: E402
 import pytest  # noqa: E402
 
-jax.config.update("jax_num_cpu_devices", 4)
+jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 

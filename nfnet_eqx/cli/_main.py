@@ -20,6 +20,7 @@ class Command(NamedTuple):
     module: str
     function: str
     summary: str
+    own_parser: bool = False  # its arguments depend on each other, so it takes them as they are
 
 
 COMMANDS = {
@@ -28,6 +29,8 @@ COMMANDS = {
     "classify": Command("nfnet_eqx.cli.classify", "classify", "say what is on pictures"),
     "convert": Command("nfnet_eqx.cli.convert", "convert", "checkpoints of timm and DeepMind to native ones, and back"),
     "verify": Command("nfnet_eqx.cli.verify", "verify", "compare two checkpoints, tensor by tensor, stage by stage"),
+    "train": Command("nfnet_eqx.cli.train", "train", "train or fine-tune a network by a recipe", own_parser=True),
+    "evaluate": Command("nfnet_eqx.cli.evaluate", "evaluate", "accuracy of a checkpoint on labelled pictures"),
 }
 
 OK, OUR_FAULT, USER_FAULT = 0, 1, 2
@@ -85,7 +88,15 @@ def _call(name: str, arguments: Sequence[str]) -> None:
     import tyro
 
     command = COMMANDS[name]
-    function = getattr(importlib.import_module(command.module), command.function)
+    try:
+        function = getattr(importlib.import_module(command.module), command.function)
+    except ModuleNotFoundError as error:
+        # Only what the extra brings; a module of our own that is missing is our fault.
+        if error.name is None or error.name.split(".")[0] not in ("cv2", "grain", "matplotlib", "orbax"):
+            raise
+        raise InputError(f"{name} needs {error.name}: pip install 'nfnet-eqx[train]'") from None
+    if command.own_parser:
+        return function(arguments)
     # tyro would show the summary and drop the docstring's example.
     description = (inspect.getdoc(function) or "").split("\n\nArgs:\n")[0]
     config = (tyro.conf.FlagCreatePairsOff, tyro.conf.PositionalMetavarFromFieldName)

@@ -1,4 +1,4 @@
-"""Imports go one way: core <- optim, core <- convert <- zoo <- cli. And `import nfnet_eqx` stays light."""
+"""Imports go one way: core <- optim, data and convert; convert <- zoo; all of these <- train <- cli. And `import nfnet_eqx` stays light."""
 
 import ast
 import subprocess
@@ -15,8 +15,10 @@ LAYERS = {
     "core": set(),
     "optim": {"core"},
     "convert": {"core"},
+    "data": {"core"},
     "zoo": {"core", "convert"},
-    "cli": {"core", "optim", "convert", "zoo"},
+    "train": {"core", "optim", "data", "convert", "zoo"},
+    "cli": {"core", "optim", "data", "convert", "zoo", "train"},
 }
 NUMERICS = {"equinox", "jax", "jaxtyping", "numpy"}
 PACKAGES = {
@@ -24,10 +26,12 @@ PACKAGES = {
     "optim": NUMERICS | {"optax"},
     "convert": NUMERICS | {"timm", "torch", "torchvision"},  # these three: verify, where installed
     "zoo": NUMERICS | {"huggingface_hub", "PIL", "tqdm"},
+    "data": NUMERICS | {"PIL", "absl", "array_record", "cv2", "datasets", "grain", "simplejpeg", "sklearn"},
+    "train": NUMERICS | {"PIL", "matplotlib", "optax", "orbax", "tensorboardX", "tqdm"},
     "cli": NUMERICS | {"PIL", "tqdm", "tyro"},
 }
 # Not one of these belongs to what `import nfnet_eqx` needs.
-LAZY = ["PIL", "gradio", "huggingface_hub", "matplotlib", "safetensors", "tensorflow", "torch", "tqdm", "tyro"]
+LAZY = ["PIL", "cv2", "gradio", "grain", "huggingface_hub", "matplotlib", "orbax", "safetensors", "tensorflow", "torch", "tqdm", "tyro"]
 
 
 def modules() -> Iterator[tuple[str, Path]]:

@@ -13,7 +13,6 @@ import optax
 import pytest
 
 import nfnet_eqx as nfx
-from nfnet_eqx._names import skeleton, with_parameters
 from nfnet_eqx.optim import nfnet_sgd, update_ema, warmup_cosine
 
 DATA = Path(__file__).parents[1] / "data" / "deepmind"
@@ -100,17 +99,6 @@ def test_the_schedule_is_deepminds(reference: Any):
     ours = [float(schedule(step)) for step in reference["lr_at"]]
     np.testing.assert_allclose(ours, reference["lr"], rtol=0, atol=1e-6)
     assert ours[0] == 0 and max(ours) == pytest.approx(1.6) and ours[-1] == pytest.approx(0, abs=1e-6)
-
-
-@pytest.fixture(scope="module")
-def model() -> nfx.NFNet:
-    fields = nfx.get_config("dm_nfnet_f0").to_dict() | {
-        "depths": [1], "widths": [16], "stage_strides": [1], "stem_widths": [8], "stem_strides": [2], "group_size": 8,
-        "num_features": 16, "num_classes": 3,
-    }  # fmt: skip
-    empty, random = skeleton(nfx.NFNetConfig.from_dict(fields)), np.random.RandomState(0)
-    parameters = {name: random.standard_normal(a.shape) for name, a in nfx.named_parameters(empty).items()}
-    return with_parameters(empty, {name: jnp.asarray(z, jnp.float32) for name, z in parameters.items()})
 
 
 def updates_of(model: nfx.NFNet, grad: float, **options: float) -> dict[str, jax.Array]:

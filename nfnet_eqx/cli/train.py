@@ -1,0 +1,108 @@
+"""`nfnet-eqx train`: a recipe, with anything in it changed on the command line."""
+
+import argparse
+import inspect
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+from nfnet_eqx._errors import InputError
+from nfnet_eqx.train import TrainConfig
+from nfnet_eqx.train import train as run
+from nfnet_eqx.train._run import RUN_NAME
+from nfnet_eqx.train.recipes import RECIPES
+
+USAGE = """usage: nfnet-eqx train --recipe NAME [--model MODEL] [--data DATA] [--out DIR] [--no-resume] [--FIELD ...]
+
+Train or fine-tune a network. DIR keeps the run: settings, metrics, curves, states, and in the end its checkpoint.
+The same command goes on with a run that was stopped.
+
+recipes:
+{recipes}
+
+DATA is a folder of class folders, or of .tar, .parquet or .array_record files, CIFAR-like .npz or IDX files, with a
+part for training and one for validation. `nfnet-eqx train --recipe NAME --help` lists every field of a recipe.
+
+Example:
+    nfnet-eqx train --recipe finetune --model nfnet_cifar10 --data digits --out runs/digits \\
+        --image-size 32 --eval-size 32 --epochs 3 --batch-size 64"""
+
+
+def train(arguments: Sequence[str]) -> None:
+    """Train a network by a recipe.
+
+    Args:
+        arguments: `--recipe`, and what it is given or changed.
+
+    Raises:
+        InputError: there is no such recipe, or something of the run cannot be used.
+    """
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("--recipe")
+    parser.add_argument("--model")
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--resume", action=argparse.BooleanOptionalAction, default=True)
+    try:
+        first, changes = parser.parse_known_args(arguments)
+    except argparse.ArgumentError as error:
+        raise InputError(str(error)) from None
+    wants_help = "-h" in changes or "--help" in changes
+    if first.recipe is None:
+        if not wants_help and arguments:
+            raise InputError(f"--recipe is needed: one of {', '.join(RECIPES)}")
+        print(USAGE.format(recipes="\n".join(f"  {name:9} {_summary(name)}" for name in RECIPES)))
+        return
+    if first.recipe not in RECIPES:
+        raise InputError(f"--recipe {first.recipe}: there are {', '.join(RECIPES)}")
+    config = _resolve(first, changes, wants_help)
+    if not first.resume and (config.out / RUN_NAME).exists():
+        raise InputError(f"--out {config.out}: holds a run, and --no-resume was given; choose another folder")
+    _show_progress()
+    result = run(config, recipe=first.recipe)
+    if result.evaluation is not None:
+        low, high = result.evaluation.interval("top1")
+        print(
+            f"{result.checkpoint}: top-1 {result.evaluation.top1:.2f} % ({low:.2f}-{high:.2f}) on "
+            f"{len(result.evaluation.labels):,} pictures after {result.step:,} steps"
+        )
+
+
+def _resolve(first: argparse.Namespace, changes: list[str], wants_help: bool) -> TrainConfig:
+    """The recipe's configuration with the changes; `--help` prints it instead."""
+    recipe = RECIPES[first.recipe]
+    given: dict[str, Any] = {name: getattr(first, name) for name in ("model", "data", "out")}
+    given = {name: value for name, value in given.items() if value is not None}
+    needed = [name for name, p in inspect.signature(recipe).parameters.items() if p.default is p.empty]
+    missing = [name for name in needed if name not in given]
+    if missing and not wants_help:
+        raise InputError(f"--recipe {first.recipe} needs {' and '.join('--' + name for name in missing)}")
+    examples = {"model": "nfnet_cifar10", "data": Path("DATA"), "out": Path("DIR")}
+    config = recipe(**{name: examples[name] for name in missing} | given)
+    return tyro.cli(
+        TrainConfig,
+        default=config,
+        args=changes,
+        prog=f"nfnet-eqx train --recipe {first.recipe}",
+        description=inspect.getdoc(recipe),
+        config=(tyro.conf.FlagCreatePairsOff,),
+    )
+
+
+def _summary(name: str) -> str:
+    return (inspect.getdoc(RECIPES[name]) or "").splitlines()[0]
+
+
+def _show_progress() -> None:
+    """What the library logs goes to the terminal; other packages' information does not."""
+    logger = logging.getLogger("nfnet_eqx")
+    if not logger.handlers:
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(logging.Formatter("%(message)s"))
+        logger.addHandler(handler)
+    logger.propagate = False  # Orbax gives the root logger a handler of its own
+    logger.setLevel(logging.INFO)

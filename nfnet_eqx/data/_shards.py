@@ -1,0 +1,197 @@
+"""Sources that hold many pictures in a file: webdataset tars, Hugging Face parquet, ArrayRecord."""
+
+import concurrent.futures
+import os
+import tarfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from nfnet_eqx._errors import InputError
+from nfnet_eqx.data._sources import PICTURE_SUFFIXES, Example, count_classes, first_few
+from nfnet_eqx.data._tfexample import parse_example
+
+_READERS = 16  # threads that index tars: on a network disk most of it is waiting
+
+# tfds writes the names of the classes beside its records.
+_RECORD_CLASSES = "label.labels.txt"
+
+
+class TarFiles:
+    """Webdataset tars, read at random: their headers once (a minute for all of ImageNet), the pictures where they lie.
+
+    A picture and its class are neighbours of one name: `n01440764_18.jpg` and `n01440764_18.cls`, the latter a number
+    in digits. Other members are not looked at.
+
+    Args:
+        paths: the tars.
+        name: what errors call all of them together.
+
+    Raises:
+        InputError: naming every tar that is damaged, or holds a picture without a class or a class without a picture.
+    """
+
+    classes = None
+
+    def __init__(self, paths: Sequence[Path], name: str):
+        self.name = name
+        with concurrent.futures.ThreadPoolExecutor(_READERS) as pool:
+            indexes, faults = zip(*pool.map(_index, paths), strict=True)
+        if any(faults):
+            raise InputError(first_few([fault for fault in faults if fault]))
+        members = [member for index in indexes for member in index]
+        self._paths = [os.fspath(path) for path in paths]
+        self._file = np.repeat(np.arange(len(paths)), [len(index) for index in indexes])
+        self._span = np.array([(member.offset, member.size) for member in members], np.int64).reshape(-1, 2)
+        self._label = np.array([member.label for member in members], np.int32)
+        # Names as bytes in an array: a million Python strings would take ten times the memory, in each worker.
+        self._member = np.array([member.name.encode() for member in members])
+        self.num_classes = count_classes(self._label, None, name)
+
+    def __len__(self) -> int:
+        return len(self._label)
+
+    def __getitem__(self, index: int) -> Example:
+        path, (offset, size) = self._paths[self._file[index]], self._span[index].tolist()
+        name = f"{path}:{self._member[index].decode()}"
+        try:
+            with open(path, "rb", buffering=0) as file:
+                image = os.pread(file.fileno(), size, offset)
+        except OSError as error:
+            raise InputError(f"{name}: cannot be read ({error.strerror}); check the file") from None
+        return Example(image, int(self._label[index]), name)
+
+
+class _Member(NamedTuple):
+    name: str
+    offset: int
+    size: int
+    label: int
+
+
+def _index(path: Path) -> tuple[list[_Member], str]:
+    """Where the pictures of a tar lie; what is wrong with it."""
+    pictures: dict[str, tarfile.TarInfo] = {}
+    labels: dict[str, int] = {}
+    try:
+        with tarfile.open(path, "r:") as tar:
+            for member in tar:
+                folder, file = os.path.split(member.name)
+                stem, _, suffix = file.partition(".")  # webdataset's rule: up to the first dot
+                key = os.path.join(folder, stem)
+                if not member.isfile():
+                    continue
+                if f".{suffix.lower()}" in PICTURE_SUFFIXES:
+                    pictures[key] = member
+                elif suffix.lower() == "cls":
+                    content = tar.extractfile(member).read(32)  # pyright: ignore[reportOptionalMemberAccess]
+                    if not content.strip().isdigit():
+                        return [], f"{path}:{member.name}: {content!r} is no class; it must be a number in digits"
+                    labels[key] = int(content)
+    except (tarfile.TarError, OSError, EOFError, ValueError) as error:
+        return [], f"{path}: is no tar archive, or damaged ({error}); fetch or write it again"
+    lonely = sorted(pictures.keys() ^ labels.keys())
+    if lonely:
+        return [], f"{path}: {len(lonely)} members lack their .cls or their picture, among them {', '.join(lonely[:3])}"
+    return [_Member(info.name, info.offset_data, info.size, labels[key]) for key, info in pictures.items()], ""
+
+
+class ParquetFiles:
+    """Hugging Face parquet files: a column of pictures (`image` or `img`), and one of classes (`label`).
+
+    They are read through `datasets`, which writes a copy that can be read at random into its cache first (as large as
+    the files; `HF_HOME` says where).
+
+    Args:
+        paths: the files.
+        name: what errors call all of them together.
+
+    Raises:
+        InputError: `datasets` is not installed, a file is damaged, or a column is missing.
+    """
+
+    def __init__(self, paths: Sequence[Path], name: str):
+        try:
+            import datasets
+            import datasets.exceptions
+        except ImportError:
+            raise InputError(f"{name}: reading parquet needs datasets: pip install 'nfnet-eqx[hf]'") from None
+        self.name = name
+        try:
+            table = datasets.Dataset.from_parquet([os.fspath(path) for path in paths])
+        except (datasets.exceptions.DatasetsError, OSError, ValueError) as error:
+            reason = error.__cause__ or error
+            raise InputError(f"{name}: the parquet files are damaged ({reason}); fetch them again") from None
+        columns = {"image": ("image", "img"), "label": ("label",)}
+        found = {use: [name for name in names if name in table.column_names] for use, names in columns.items()}
+        missing = [" or ".join(columns[use]) for use, names in found.items() if not names]
+        if missing:
+            raise InputError(f"{name}: no column {' and no '.join(missing)}; there are {', '.join(table.column_names)}")
+        self._image, self._label = found["image"][0], found["label"][0]
+        self._table = table.cast_column(self._image, datasets.Image(decode=False))
+        feature = table.features[self._label]
+        self.classes = tuple(feature.names) if isinstance(feature, datasets.ClassLabel) else None
+        labels = table.with_format("numpy")[self._label][:]
+        if not np.issubdtype(labels.dtype, np.integer):
+            raise InputError(f"{name}: column {self._label} holds {labels.dtype}, not whole numbers without gaps")
+        self.num_classes = count_classes(labels, self.classes, name)
+
+    def __len__(self) -> int:
+        return len(self._table)
+
+    def __getitem__(self, index: int) -> Example:
+        row = self._table[index]
+        name = f"{self.name}[{index}]"
+        if not (row[self._image] or {}).get("bytes"):
+            raise InputError(f"{name}: holds no picture but a path; write the files with their pictures embedded")
+        return Example(row[self._image]["bytes"], row[self._label], name)
+
+
+class ArrayRecords:
+    """ArrayRecord files of `tf.train.Example`, as TensorFlow Datasets writes them: features `image` and `label`.
+
+    Args:
+        paths: the files; the names of the classes stand beside them in `label.labels.txt`, one a line.
+        name: what errors call all of them together.
+
+    Raises:
+        InputError: `array_record` is not installed, a file is damaged, or there are no names of classes.
+    """
+
+    def __init__(self, paths: Sequence[Path], name: str):
+        try:
+            from array_record.python.array_record_data_source import ArrayRecordDataSource
+        except ImportError:
+            raise InputError(
+                f"{name}: reading .array_record needs array_record: pip install 'nfnet-eqx[array-record]'"
+            ) from None
+        self.name = name
+        names = paths[0].parent / _RECORD_CLASSES
+        if not names.is_file():
+            raise InputError(f"{names}: does not exist; write the names of the classes into it, one a line")
+        self.classes = tuple(line for line in names.read_text().splitlines() if line)
+        self.num_classes = len(self.classes)
+        try:
+            self._records = ArrayRecordDataSource([os.fspath(path) for path in paths])
+        except (RuntimeError, ValueError, OSError) as error:
+            raise InputError(f"{name}: a file is no ArrayRecord, or damaged ({error}); fetch it again") from None
+        if not len(self._records):
+            raise InputError(f"{name}: holds no pictures; name a folder that does")
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __getitem__(self, index: int) -> Example:
+        name = f"{self.name}[{index}]"
+        try:
+            features = parse_example(self._records[index])
+        except (RuntimeError, ValueError) as error:
+            raise InputError(f"{name}: is damaged ({error}); fetch the file again") from None
+        image, label = features.get("image"), features.get("label")
+        if not isinstance(image, bytes) or not isinstance(label, int):
+            raise InputError(f"{name}: needs the features image and label, and has {', '.join(sorted(features))}")
+        if not 0 <= label < self.num_classes:
+            raise InputError(f"{name}: label {label} is beyond the {self.num_classes} classes of {_RECORD_CLASSES}")
+        return Example(image, label, name)

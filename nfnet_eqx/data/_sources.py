@@ -1,0 +1,167 @@
+"""What a data source is, and the two that need no archive format: arrays in memory and folders of pictures."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Integer, Shaped, UInt8
+
+from nfnet_eqx._errors import InputError
+
+PICTURE_SUFFIXES = frozenset(
+    ".avif .bmp .gif .jfif .jp2 .jpe .jpeg .jpg .pgm .png .ppm .tif .tiff .webp".split()
+)  # fmt: skip
+
+
+class Example(NamedTuple):
+    """One labelled picture, as a source holds it.
+
+    Attributes:
+        image: an encoded picture, or its pixels (height, width) or (height, width, 1 or 3).
+        label: index of its class.
+        name: what an error calls it: the file, `"tar:member"`, `"file[17]"`.
+    """
+
+    image: bytes | UInt8[np.ndarray, "h w"] | UInt8[np.ndarray, "h w c"]
+    label: int
+    name: str
+
+
+@runtime_checkable
+class Source(Protocol):
+    """Labelled pictures by index. Random access, from several threads; picklable, for worker processes.
+
+    Attributes:
+        name: where the pictures came from.
+        classes: the names of the classes by label, where the source knows them.
+        num_classes: number of classes; each label is below it.
+    """
+
+    @property
+    def name(self) -> str: ...  # noqa: D102
+    @property
+    def classes(self) -> tuple[str, ...] | None: ...  # noqa: D102
+    @property
+    def num_classes(self) -> int: ...  # noqa: D102
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: int) -> Example:
+        """The picture at `index`; an `InputError` that names it where it cannot be read."""
+        ...
+
+
+def count_classes(labels: Integer[np.ndarray, " n"], classes: Sequence[str] | None, name: str) -> int:
+    """The number of classes: that of the names, or one more than the largest label.
+
+    Raises:
+        InputError: a label is negative or has no name, or there are no pictures at all.
+    """
+    if not len(labels):
+        raise InputError(f"{name}: holds no pictures; name a file or folder that does")
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0:
+        where = int(labels.argmin())
+        raise InputError(f"{name}: label {low} (of picture {where}) is negative; leave unlabelled pictures out")
+    if classes is not None and high >= len(classes):
+        where = int(labels.argmax())
+        raise InputError(
+            f"{name}: label {high} (of picture {where}) is beyond the {len(classes)} classes; labels count from 0"
+        )
+    return high + 1 if classes is None else len(classes)
+
+
+def first_few(faults: Sequence[str], most: int = 5) -> str:
+    """Faults in one line; of very many the first and their number."""
+    more = [f"and {len(faults) - most} more"] if len(faults) > most else []
+    return "; ".join([*faults[:most], *more])
+
+
+class Arrays:
+    """Pictures in memory.
+
+    Args:
+        images: bytes (number, height, width, 1 or 3) or (number, height, width).
+        labels: the class of each picture, an integer.
+        classes: the names of the classes, where known.
+        name: what errors call it.
+
+    Raises:
+        InputError: naming everything that is wrong with them: dtypes, shapes, counts, impossible labels.
+    """
+
+    def __init__(
+        self,
+        images: Shaped[np.ndarray, "..."],
+        labels: Shaped[np.ndarray, "..."],
+        classes: Sequence[str] | None = None,
+        name: str = "arrays",
+    ):
+        faults = []
+        if images.dtype != np.uint8 or images.ndim not in (3, 4) or images.shape[3:] not in ((), (1,), (3,)):
+            faults.append(
+                f"images are {images.dtype} of shape {images.shape}; they must be uint8 of shape"
+                " (number, height, width) or (number, height, width, 1 or 3)"
+            )
+        elif 0 in images.shape[1:]:
+            faults.append(f"images of shape {images.shape} have no pixels")
+        if not np.issubdtype(labels.dtype, np.integer) or labels.ndim != 1:
+            faults.append(f"labels are {labels.dtype} of shape {labels.shape}; they must be integers, one a picture")
+        if images.shape[:1] != labels.shape[:1]:
+            faults.append(f"images have shape {images.shape}, labels {labels.shape}: there must be as many")
+        if faults:
+            raise InputError(f"{name}: {'; '.join(faults)}")
+        self.name = name
+        self.classes = None if classes is None else tuple(classes)
+        self.num_classes = count_classes(labels, self.classes, name)
+        self._images, self._labels = images, labels
+
+    def __len__(self) -> int:
+        return len(self._labels)
+
+    def __getitem__(self, index: int) -> Example:
+        return Example(self._images[index], int(self._labels[index]), f"{self.name}[{index}]")
+
+
+class ImageFolder:
+    """A folder that holds a folder of pictures for each class; their sorted names are the classes.
+
+    Raises:
+        InputError: there is no folder of pictures in it.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str]):
+        self.name = os.fspath(folder)
+        names = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
+        files = {name: _pictures(Path(folder, name)) for name in names}
+        self.classes = tuple(name for name in names if files[name])
+        if not self.classes:
+            raise InputError(
+                f"{self.name}: holds no pictures: no folder of them for each class, no archives, no arrays"
+            )
+        self.num_classes = len(self.classes)
+        self._files = [f"{name}/{file}" for name in self.classes for file in files[name]]
+        self._labels = np.repeat(np.arange(len(self.classes)), [len(files[name]) for name in self.classes])
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def __getitem__(self, index: int) -> Example:
+        path = f"{self.name}/{self._files[index]}"
+        try:
+            image = Path(path).read_bytes()
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read ({error.strerror}); check it") from None
+        return Example(image, int(self._labels[index]), path)
+
+
+def _pictures(folder: Path) -> list[str]:
+    """The pictures below a folder, relative to it, sorted."""
+    found = []
+    for parent, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        inside = Path(parent).relative_to(folder)
+        for file in files:
+            if os.path.splitext(file)[1].lower() in PICTURE_SUFFIXES and not file.startswith("."):
+                found.append((inside / file).as_posix())
+    return sorted(found)

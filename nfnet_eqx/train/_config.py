@@ -1,0 +1,178 @@
+"""`TrainConfig`: everything that decides a training run. A recipe is a function that returns one."""
+
+import dataclasses
+import math
+from pathlib import Path
+from typing import Any, Literal
+
+from nfnet_eqx._errors import InputError
+from nfnet_eqx.data import Augment
+from nfnet_eqx.zoo.preprocess import Preprocess
+
+Precision = Literal["float32", "bfloat16"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OptimizerConfig:
+    """SGD with AGC as in the papers, and what fine-tuning adds to it.
+
+    Attributes:
+        learning_rate: peak for a batch of 256; it is multiplied by `batch_size / 256` (the linear rule).
+        warmup: share of the run in which the learning rate rises linearly; a cosine to 0 follows.
+        momentum: of Nesterov's kind.
+        weight_decay: L2 coefficient of the weights; gains and biases are not decayed.
+        clipping: AGC's lambda; `None` trains without AGC.
+        clipping_eps: AGC's floor of a unit's parameter norm.
+        ema_decay: of the averaged parameters, which are then evaluated and exported; `None`: no average.
+        sam_rho: radius of sharpness-aware minimization; 0 turns it off.
+        sam_fraction: share of the batch that SAM's ascent gradient is taken on, 1 / a whole number.
+        layer_decay: factor on the learning rate for each block between a parameter and the head.
+        frozen: parameters that stay as they are, by the start of their names, such as `stem` or `stages.0`.
+    """
+
+    learning_rate: float = 0.1
+    warmup: float = 5 / 360
+    momentum: float = 0.9
+    weight_decay: float = 2e-5
+    clipping: float | None = 0.01
+    clipping_eps: float = 1e-3
+    ema_decay: float | None = 0.99999
+    sam_rho: float = 0.0
+    sam_fraction: float = 1.0
+    layer_decay: float = 1.0
+    frozen: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """Everything that decides a training run.
+
+    Attributes:
+        model: an architecture (`nfnet-eqx list`), or a checkpoint to start from: a bundled one, a folder, a Hub id.
+        data: the pictures, as `nfnet_eqx.data.open_source` finds them.
+        out: folder of the run. One that holds a run of the same settings is gone on with.
+        eval_data: pictures to evaluate on, if not the validation part of `data`.
+        fresh: of a checkpoint take the architecture alone, and start from random parameters.
+        num_classes: classes of the head; `None`: those of the data. A checkpoint's head for another number is replaced.
+        image_size: side of a training picture, in pixels.
+        eval_size: side of a picture in evaluation.
+        preprocess: how a picture is prepared in evaluation, sizes apart, and normalized always; `None`: as the
+            checkpoint says, or for an architecture as its `numerics` was published.
+        epochs: passes over the data; a fraction is possible.
+        batch_size: pictures in a step, over all devices.
+        micro_batches: parts in which each device goes through its share of the batch, to save memory.
+        label_smoothing: probability mass spread over all classes.
+        drop_rate: dropout before the classifier; `None`: as the model says.
+        stochastic_depth: drop rate of the last residual branches; `None`: as the model says.
+        augment: random changes of the training pictures.
+        optimizer: the optimizer.
+        precision: of activations and gradients. Parameters, weight standardization, logits and loss are float32 always.
+        remat: compute each block's activations again in the backward pass, to save memory.
+        fsdp: shard parameters and optimizer state over the devices instead of replicating them.
+        seed: decides everything random.
+        eval_every: epochs between evaluations; each one saves a checkpoint, the last step has both.
+        checkpoint_every: steps between further checkpoints; 0: none.
+        keep: how many of the last checkpoints stay, besides the best.
+        log_every: steps between lines of metrics.
+        on_broken: skip pictures that cannot be read and count them, or stop.
+        num_threads: threads that decode pictures, in each process.
+        num_workers: processes to decode them instead, for hosts with many cores.
+        tensorboard: write TensorBoard's files too.
+
+    Raises:
+        InputError: naming every value that is impossible, and why.
+    """
+
+    model: str
+    data: Path
+    out: Path
+    eval_data: Path | None = None
+    fresh: bool = False
+    num_classes: int | None = None
+    image_size: int = 224
+    eval_size: int = 256
+    preprocess: Preprocess | None = None
+    epochs: float = 90.0
+    batch_size: int = 4096
+    micro_batches: int = 1
+    label_smoothing: float = 0.1
+    drop_rate: float | None = None
+    stochastic_depth: float | None = None
+    augment: Augment = dataclasses.field(default_factory=Augment)
+    optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
+    precision: Precision = "bfloat16"
+    remat: bool = False
+    fsdp: bool = False
+    seed: int = 0
+    eval_every: float = 1.0
+    checkpoint_every: int = 0
+    keep: int = 2
+    log_every: int = 50
+    on_broken: Literal["skip", "stop"] = "skip"
+    num_threads: int = 16
+    num_workers: int = 0
+    tensorboard: bool = False
+
+    def __post_init__(self) -> None:
+        faults = [
+            f"{name} must be {what}, got {value!r}"
+            for name, (value, ok, what) in _bounds(self).items()
+            if value is not None and not (math.isfinite(value) and ok(value))
+        ]
+        share = 1 / self.optimizer.sam_fraction if 0 < self.optimizer.sam_fraction <= 1 else 0.5
+        if abs(share - round(share)) > 1e-6:
+            faults.append(
+                f"optimizer.sam_fraction must be 1 / a whole number (1, 0.5, ...), got {self.optimizer.sam_fraction}"
+            )
+        if faults:
+            raise InputError("TrainConfig: " + "; ".join(faults))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as JSON values."""
+        return _plain(dataclasses.asdict(self))
+
+
+def _bounds(config: TrainConfig) -> dict[str, tuple[Any, Any, str]]:
+    """Each number with what it must be."""
+    positive, not_negative = (lambda v: v > 0, "positive"), (lambda v: v >= 0, "0 or more")
+    rate, count = (lambda v: 0 <= v < 1, "in [0, 1)"), (lambda v: v >= 1, "1 or more")
+    optimizer = {
+        "learning_rate": not_negative,
+        "warmup": rate,
+        "momentum": rate,
+        "weight_decay": not_negative,
+        "clipping": positive,
+        "clipping_eps": positive,
+        "ema_decay": rate,
+        "sam_rho": not_negative,
+        "layer_decay": (lambda v: 0 < v <= 1, "in (0, 1]"),
+    }
+    bounds = {
+        "num_classes": count,
+        "image_size": count,
+        "eval_size": count,
+        "epochs": positive,
+        "batch_size": count,
+        "micro_batches": count,
+        "label_smoothing": rate,
+        "drop_rate": rate,
+        "stochastic_depth": rate,
+        "seed": (lambda v: 0 <= v < 2**31, "in [0, 2**31)"),
+        "eval_every": positive,
+        "checkpoint_every": not_negative,
+        "keep": count,
+        "log_every": count,
+        "num_threads": count,
+        "num_workers": not_negative,
+    }
+    return {name: (getattr(config, name), *bound) for name, bound in bounds.items()} | {
+        f"optimizer.{name}": (getattr(config.optimizer, name), *bound) for name, bound in optimizer.items()
+    }
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value

@@ -1,0 +1,237 @@
+"""The training loop. From top to bottom: what a run is made of, its steps, its end."""
+
+import contextlib
+import dataclasses
+import functools
+import logging
+import math
+from pathlib import Path
+
+import equinox as eqx
+import jax
+from jax.sharding import Mesh
+from jaxtyping import PyTree
+
+from nfnet_eqx._count import count
+from nfnet_eqx._errors import InputError
+from nfnet_eqx.data import Source, eval_stream, open_source, train_stream
+from nfnet_eqx.train._checkpoint import Checkpoints
+from nfnet_eqx.train._config import TrainConfig
+from nfnet_eqx.train._distributed import init_distributed
+from nfnet_eqx.train._evaluate import Evaluation, evaluate
+from nfnet_eqx.train._export import export
+from nfnet_eqx.train._mesh import REPLICATED, make_mesh, partition_specs, put, put_batch, shardings
+from nfnet_eqx.train._metrics import Log, read_metrics
+from nfnet_eqx.train._plot import plot_curves
+from nfnet_eqx.train._run import CHECKPOINTS_NAME, CURVES_NAME, EXPORT_NAME, claim
+from nfnet_eqx.train._start import Start, abstract_parameters, count_classes, find_start, parameters
+from nfnet_eqx.train._state import first_state, make_optimizer, trained_mask
+from nfnet_eqx.train._step import make_step
+from nfnet_eqx.train._watch import Window, sigterm
+
+_log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Result:
+    """What a call of `train` came to.
+
+    Attributes:
+        step: steps that the run has made.
+        total_steps: steps that it has in all; fewer were made if SIGTERM stopped it.
+        evaluation: of the final network; `None` where the run was stopped.
+        checkpoint: the folder of the exported checkpoint; `None` where the run was stopped.
+    """
+
+    step: int
+    total_steps: int
+    evaluation: Evaluation | None
+    checkpoint: Path | None
+
+
+def train(config: TrainConfig, *, recipe: str = "") -> Result:
+    """Trains a network, from where the run in `config.out` stands to its end, and exports it.
+
+    Stopped in whatever way, a run goes on from its last checkpoint when the same is called again, and ends with the
+    parameters of an unbroken one, to the bit. On SIGTERM it saves and returns early. Under a launcher (Slurm, MPI,
+    torchrun, ...) every process calls this.
+
+    Args:
+        config: all of the run's settings.
+        recipe: what the settings are called, for `run.json` and the card.
+
+    Returns:
+        How far it came. The folder `config.out` then holds `run.json`, `metrics.jsonl`, `checkpoints/` (the states),
+        and at the end `curves.png` and `checkpoint/` (the network, as `from_pretrained` opens it).
+
+    Raises:
+        InputError: the data, the model, the batch size or the folder cannot be used, or the loss is no longer finite.
+    """
+    init_distributed()
+    mesh = make_mesh()
+    _check_batch(config, mesh)
+    source, held_out = open_source(config.data, "train"), open_source(config.eval_data or config.data, "validation")
+    start = find_start(config, count_classes(config, source, held_out))
+
+    steps_per_epoch = len(source) / config.batch_size
+    total_steps = max(round(config.epochs * steps_per_epoch), 1)
+    optimizer, schedule = make_optimizer(config.optimizer, batch_size=config.batch_size, total_steps=total_steps)
+    params, static = abstract_parameters(start.config)
+    mask = trained_mask(params, config.optimizer.frozen)
+    average = config.optimizer.ema_decay is not None
+    fresh = functools.partial(first_state, optimizer=optimizer, mask=mask, average=average)
+    abstract = jax.eval_shape(fresh, params)
+    specs = partition_specs(abstract, mesh, fsdp=config.fsdp)
+    _claim_and_announce(config, recipe, start, source, total_steps, mesh)
+
+    with contextlib.ExitStack() as stack:
+        folder = config.out / CHECKPOINTS_NAME
+        checkpoints = stack.enter_context(contextlib.closing(Checkpoints(folder, keep=config.keep)))
+        first = checkpoints.latest() or 0
+        if first:
+            state = checkpoints.restore(first, abstract, specs, mesh)
+            _log.info("%s: going on from step %s", config.out, f"{first:,}")
+        else:
+            params = put(parameters(start.make())[0], specs.params, mesh)
+            state = jax.jit(fresh, out_shardings=shardings(specs, mesh))(params)
+        advance = make_step(static, optimizer, mask, config, start.preprocess, mesh, specs)
+
+        def judge() -> Evaluation:
+            network = eqx.combine(state.params if state.ema is None else state.ema, static)
+            pictures = _eval_batches(config, start, held_out)
+            return evaluate(network, pictures, mesh=mesh, precision=config.precision, num_pictures=len(held_out))
+
+        log = stack.enter_context(
+            Log(
+                config.out,
+                resume_step=first,
+                tensorboard=config.tensorboard,
+                total_steps=total_steps,
+                batch_size=config.batch_size,
+            )
+        )
+        batches = stack.enter_context(contextlib.closing(_train_batches(config, source, first)))
+        stopped = stack.enter_context(sigterm())
+        window, evaluation = Window(config, schedule, steps_per_epoch), None
+
+        for step in range(first + 1, total_steps + 1):
+            batch = next(batches)
+            state, metrics = advance(state, *put_batch((batch.image, batch.label), mesh))
+            window.add(step, metrics, int(batch.broken.sum()))
+            if step % config.log_every == 0 or step == total_steps:
+                log.write(step, "train", window.line())
+
+            if _is_due(step, config.eval_every * steps_per_epoch) or step == total_steps:
+                window.finish()
+                evaluation = judge()
+                numbers = {"loss": evaluation.loss, "top1": evaluation.top1, "top5": evaluation.top5}
+                log.write(step, "eval", numbers | {"epoch": step / steps_per_epoch})
+                checkpoints.save(step, state, {"top1": evaluation.top1})
+                window.restart()
+
+            preempted = checkpoints.reached_preemption(step) or stopped()
+            if preempted or (config.checkpoint_every and step % config.checkpoint_every == 0):
+                window.finish()
+                checkpoints.save(step, state)
+            if preempted and step < total_steps:
+                checkpoints.wait()
+                _log.warning("%s: stopped by SIGTERM after step %s; the same command goes on", config.out, f"{step:,}")
+                return Result(step=step, total_steps=total_steps, evaluation=None, checkpoint=None)
+
+        checkpoints.wait()
+        evaluation = evaluation or judge()  # a finished run, called again
+
+    network = eqx.combine(_whole(state.params if state.ema is None else state.ema, mesh), static)
+    if jax.process_index() == 0:
+        export(
+            network,
+            config.out / EXPORT_NAME,
+            architecture=start.architecture,
+            preprocess=start.preprocess,
+            labels=source.classes if source.num_classes == start.config.num_classes else None,
+            training={"recipe": recipe} | config.to_dict(),
+            results={"top1": evaluation.top1, "top5": evaluation.top5, "loss": evaluation.loss},
+            dataset=str(config.data),
+            base_model=start.base_model,
+        )
+        title = f"{start.architecture} on {source.name}"
+        plot_curves(read_metrics(config.out), config.out / CURVES_NAME, title)
+    return Result(step=total_steps, total_steps=total_steps, evaluation=evaluation, checkpoint=config.out / EXPORT_NAME)
+
+
+def _check_batch(config: TrainConfig, mesh: Mesh) -> None:
+    mixed = config.augment.mixup > 0 or config.augment.cutmix
+    repeats = config.augment.repeats
+    parts = {
+        f"{mesh.size} devices": mesh.size,
+        f"micro_batches (={config.micro_batches})": config.micro_batches,
+        "pairs of mixed pictures": 2 if mixed else 1,
+    }
+    unit = math.lcm(math.prod(parts.values()), 2 * repeats if repeats > 1 else 1)
+    if config.batch_size % unit:
+        below = config.batch_size // unit * unit
+        why = [part for part, size in parts.items() if size > 1]
+        why += [f"augment.repeats (={repeats}) in pairs"] if repeats > 1 else []
+        raise InputError(
+            f"batch_size (={config.batch_size}) must be a multiple of {unit}, for {', '.join(why)}; use "
+            + (f"{below} or {below + unit}" if below else str(unit))
+        )
+
+
+def _claim_and_announce(
+    config: TrainConfig, recipe: str, start: Start, source: Source, total_steps: int, mesh: Mesh
+) -> None:
+    size = count(start.config, config.image_size)
+    copies = 2 if config.optimizer.ema_decay is None else 3  # parameters, momentum, average
+    claim(config, recipe, start.config, bytes_needed=size.parameters * 4 * copies)
+    _log.info(
+        "%s: %s parameters, %.2f G multiply-adds a picture; %s pictures of %d classes; %s steps of %d on %d %s",
+        start.architecture,
+        f"{size.parameters:,}",
+        size.macs / 1e9,
+        f"{len(source):,}",
+        start.config.num_classes,
+        f"{total_steps:,}",
+        config.batch_size,
+        mesh.size,
+        "device" if mesh.size == 1 else "devices",
+    )
+
+
+def _train_batches(config: TrainConfig, source: Source, first: int):
+    return train_stream(
+        source,
+        config.augment,
+        image_size=config.image_size,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        start=first,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+        on_broken=config.on_broken,
+        num_threads=config.num_threads,
+        num_workers=config.num_workers,
+    )
+
+
+def _eval_batches(config: TrainConfig, start: Start, source: Source):
+    return eval_stream(
+        source,
+        lambda picture: start.preprocess(picture, use_test_size=True),
+        batch_size=config.batch_size // config.micro_batches,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+        on_broken=config.on_broken,
+        num_threads=config.num_threads,
+    )
+
+
+def _is_due(step: int, interval: float) -> bool:
+    """Whether this step is the first at or after a multiple of `interval`, which need not be whole."""
+    return math.floor(step / interval + 1e-9) > math.floor((step - 1) / interval + 1e-9)
+
+
+def _whole(tree: PyTree, mesh: Mesh) -> PyTree:
+    """Sharded arrays, complete in every process."""
+    replicated = shardings(jax.tree.map(lambda _: REPLICATED, tree), mesh)
+    return jax.jit(lambda tree: tree, out_shardings=replicated)(tree)

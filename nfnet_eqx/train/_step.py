@@ -1,0 +1,179 @@
+"""One training step: gather, differentiate, reduce; then the optimizer on the global arrays.
+
+Loss and gradient run inside `jax.shard_map`, each device on its own pictures: left to XLA's partitioner, a grouped
+convolution would gather the whole batch on every device. Clipping, momentum and averages stand outside, where an array
+is whole whatever its layout, so that AGC's norms are right under FSDP without a thought.
+
+All randomness belongs to a *position of the global batch*, and pictures are mixed with their neighbour only: what a
+step computes does not depend on how the batch is divided over devices and hosts, up to the order of summation.
+"""
+
+import functools
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import optax
+from jax.sharding import Mesh
+from jaxtyping import Array, Float, Int, Key, PRNGKeyArray, PyTree, UInt8
+
+from nfnet_eqx._conv import FeatureMap
+from nfnet_eqx._nfnet import Block, NFNet, replaced
+from nfnet_eqx.data import mix
+from nfnet_eqx.optim import sam_ascent, update_ema
+from nfnet_eqx.train._config import TrainConfig
+from nfnet_eqx.train._mesh import AXIS, BATCH, REPLICATED, gather, reduce_mean, shardings
+from nfnet_eqx.train._state import TrainState
+from nfnet_eqx.zoo.preprocess import Preprocess
+
+Images = UInt8[Array, "b s s 3"]
+Labels = Int[Array, " b"]
+Metrics = dict[str, Float[Array, ""]]
+Step = Callable[[TrainState, Images, Labels], tuple[TrainState, Metrics]]
+
+
+def make_step(
+    static: NFNet,
+    optimizer: optax.GradientTransformation,
+    mask: PyTree,
+    config: TrainConfig,
+    preprocess: Preprocess,
+    mesh: Mesh,
+    specs: TrainState,
+) -> Step:
+    """The compiled step of a run: state and a global batch to the next state and `loss`, `top1`, `grad_norm`.
+
+    The state is donated. Under SAM the gradient is taken at `params + rho * g / |g|`, with `g` the gradient of (a part
+    of) the same batch over *all* devices; the paper's is that of each device alone, which would make a run depend on
+    their number.
+
+    References:
+        2102.06171, sections 4.1 and 6.1, appendices A.1 and A.4.
+    """
+    trained_specs, frozen_specs = eqx.partition(specs.params, mask)
+
+    def sharded_gradient(every: int) -> Callable[..., tuple[PyTree, Metrics]]:
+        """Mean gradient and metrics over every `every`-th pair of the batch."""
+        local = functools.partial(
+            _gradient, static=static, config=config, preprocess=preprocess, every=every,
+            trained_specs=trained_specs, frozen_specs=frozen_specs,
+            # XLA's CPU convolutions run on one thread, many times slower, inside a loop (scan's own unrolling is one).
+            unroll=mesh.devices.flat[0].platform == "cpu",
+        )  # fmt: skip
+        return jax.shard_map(
+            local,
+            mesh=mesh,
+            in_specs=(trained_specs, frozen_specs, BATCH, BATCH, REPLICATED),
+            out_specs=(trained_specs, REPLICATED),
+        )
+
+    gradient = sharded_gradient(1)
+    sam = config.optimizer.sam_rho > 0
+    ascent_gradient = sharded_gradient(round(1 / config.optimizer.sam_fraction)) if sam else gradient
+    ascent = sam_ascent(config.optimizer.sam_rho)
+
+    def step(state: TrainState, images: Images, labels: Labels) -> tuple[TrainState, Metrics]:
+        trained, frozen = eqx.partition(state.params, mask)
+        at = trained
+        if sam:
+            grads, _ = ascent_gradient(trained, frozen, images, labels, state.step)
+            perturbation, _ = ascent.update(grads, ascent.init(trained))
+            at = optax.apply_updates(trained, perturbation)
+        grads, metrics = gradient(at, frozen, images, labels, state.step)
+        updates, opt_state = optimizer.update(grads, state.opt_state, trained)
+        params = eqx.combine(optax.apply_updates(trained, updates), frozen)
+        decay = config.optimizer.ema_decay
+        ema = None if decay is None else update_ema(state.ema, params, state.step, decay)
+        metrics |= {"grad_norm": optax.tree.norm(grads)}
+        return TrainState(step=state.step + 1, params=params, ema=ema, opt_state=opt_state), metrics
+
+    return jax.jit(step, donate_argnums=0, out_shardings=(shardings(specs, mesh), shardings(REPLICATED, mesh)))
+
+
+def _gradient(
+    trained: PyTree,
+    frozen: PyTree,
+    images: Images,
+    labels: Labels,
+    step: Int[Array, ""],
+    *,
+    static: NFNet,
+    config: TrainConfig,
+    preprocess: Preprocess,
+    every: int,
+    trained_specs: PyTree,
+    frozen_specs: PyTree,
+    unroll: bool,
+) -> tuple[PyTree, Metrics]:
+    """Inside `shard_map`: this device's pictures in `config.micro_batches` parts, then the mean over the devices."""
+    first = jax.lax.axis_index(AXIS) * len(images)
+    step_key = jr.fold_in(jr.key(config.seed), step)
+    keys = jax.vmap(functools.partial(jr.fold_in, step_key))(first + jnp.arange(len(images)))
+    batch = _every_pair((images, labels, keys), every)
+    count = config.micro_batches if len(batch[0]) % config.micro_batches == 0 else 1
+    parts = jax.tree.map(lambda a: a.reshape(count, -1, *a.shape[1:]), batch)
+
+    params, rest = gather(trained, trained_specs), gather(frozen, frozen_specs)
+
+    def loss(params: PyTree, part: tuple[Any, ...]) -> tuple[Float[Array, ""], Float[Array, ""]]:
+        return _loss(eqx.combine(params, rest, static), *part, config=config, preprocess=preprocess)
+
+    def add(total: PyTree, part: tuple[Any, ...]) -> tuple[PyTree, None]:
+        return jax.tree.map(jnp.add, total, jax.value_and_grad(loss, has_aux=True)(params, part)), None
+
+    zero = jax.lax.pcast(jnp.zeros(()), AXIS, to="varying")
+    total = (zero, zero), jax.tree.map(lambda p: jnp.zeros_like(p) + zero.astype(p.dtype), params)
+    if unroll:
+        for i in range(count):
+            total, _ = add(total, jax.tree.map(operator.itemgetter(i), parts))
+    else:
+        total, _ = jax.lax.scan(add, total, parts)
+    (total_loss, hits), grads = jax.tree.map(lambda a: a / jnp.asarray(count, a.dtype), total)
+    return reduce_mean(grads, trained_specs), {
+        "loss": jax.lax.pmean(total_loss, AXIS),
+        "top1": jax.lax.pmean(100 * hits, AXIS),
+    }
+
+
+def _loss(
+    model: NFNet,
+    images: Images,
+    labels: Labels,
+    keys: Key[Array, " b"],
+    *,
+    config: TrainConfig,
+    preprocess: Preprocess,
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """Mean cross-entropy of some pictures, and the share of them whose (main) class is the top one."""
+    if config.remat:
+        model = replaced(model, stages=tuple(tuple(_Remat(block) for block in stage) for stage in model.stages))
+    mix_keys, model_keys = (jax.vmap(functools.partial(jr.fold_in, data=i))(keys) for i in range(2))
+    mean, std = (jnp.asarray(value, jnp.float32)[None, None, None] for value in (preprocess.mean, preprocess.std))
+    x = (images.astype(jnp.float32) / 255 - mean) / std
+    targets = optax.smooth_labels(jax.nn.one_hot(labels, model.config.num_classes), config.label_smoothing)
+    x, targets = mix(x, targets, mix_keys, mixup=config.augment.mixup, cutmix=config.augment.cutmix)
+    x = x.transpose(0, 3, 1, 2).astype(config.precision)
+    logits = jax.vmap(lambda x, key: model(x, key=key))(x, model_keys).astype(jnp.float32)
+    hits = jnp.argmax(logits, axis=1) == jnp.argmax(targets, axis=1)
+    return jnp.mean(optax.softmax_cross_entropy(logits, targets)), jnp.mean(hits.astype(jnp.float32))
+
+
+def _every_pair(batch: PyTree, every: int) -> PyTree:
+    """Every `every`-th pair of neighbours, so that mixed pictures stay together; all of them where they are few."""
+    size = len(jax.tree.leaves(batch)[0])
+    if every == 1 or size < 2 * every:
+        return batch
+    return jax.tree.map(lambda a: a.reshape(size // 2, 2, *a.shape[1:])[::every].reshape(-1, *a.shape[1:]), batch)
+
+
+class _Remat(eqx.Module):
+    """A block whose activations are computed again in the backward pass."""
+
+    block: Block
+
+    def __call__(self, x: FeatureMap, *, key: PRNGKeyArray | None = None, inference: bool | None = None) -> FeatureMap:
+        return eqx.filter_checkpoint(self.block)(x, key=key, inference=inference)

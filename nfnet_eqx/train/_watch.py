@@ -1,0 +1,104 @@
+"""What the loop watches while it runs: the metrics of the steps behind it, and SIGTERM."""
+
+import contextlib
+import math
+import signal
+import time
+from collections.abc import Callable, Iterator
+from types import FrameType
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from nfnet_eqx._errors import InputError
+from nfnet_eqx.train._config import TrainConfig
+from nfnet_eqx.train._step import Metrics
+
+
+class Window:
+    """The metrics since the last line of the log.
+
+    They are read one step late: the devices already work on the next one then, and never wait for us.
+    """
+
+    def __init__(self, config: TrainConfig, schedule: optax.Schedule, steps_per_epoch: float):
+        self._config, self._steps_per_epoch = config, steps_per_epoch
+        self._rate = lambda step: float(jnp.asarray(schedule(step - 1)))
+        self._running: tuple[int, Metrics] | None = None
+        self._finished: list[dict[str, float]] = []
+        self._broken = 0
+        self._step = 0
+        self.restart()
+
+    def restart(self) -> None:
+        """Starts the clock again, after something that was no training."""
+        self._since, self._pictures = time.perf_counter(), 0
+
+    def add(self, step: int, metrics: Metrics, broken: int) -> None:
+        """Takes the metrics of a step that is still running, and looks at those of the one before."""
+        self.finish()
+        self._running, self._step = (step, metrics), step
+        self._broken += broken
+        self._pictures += self._config.batch_size
+
+    def finish(self) -> None:
+        """Waits for the step that is running.
+
+        Raises:
+            InputError: its loss or gradient is not finite. Call this before a state is saved, and no such one ever is.
+        """
+        if self._running is None:
+            return
+        (step, metrics), self._running = self._running, None
+        values = {name: float(metrics[name]) for name in ("loss", "top1", "grad_norm")}
+        if not all(map(math.isfinite, values.values())):
+            optimizer = self._config.optimizer
+            raise InputError(
+                f"{self._config.out}: step {step}: loss {values['loss']:.4g}, gradient norm {values['grad_norm']:.4g} "
+                f"at learning rate {self._rate(step):.4g}. In a new folder, lower "
+                f"optimizer.learning_rate (={optimizer.learning_rate}) or optimizer.clipping "
+                f"(={optimizer.clipping}), or lengthen optimizer.warmup (={optimizer.warmup:.4g})"
+            )
+        self._finished.append(values)
+
+    def line(self) -> dict[str, float]:
+        """The means since the last call, and what else belongs into a line of the log."""
+        self.finish()
+        seconds, pictures = time.perf_counter() - self._since, self._pictures
+        means = {name: float(np.mean([values[name] for values in self._finished])) for name in self._finished[0]}
+        self._finished.clear()
+        self.restart()
+        return means | {
+            "learning_rate": self._rate(self._step),
+            "images_per_second": pictures / seconds,
+            "epoch": self._step / self._steps_per_epoch,
+            "broken": self._broken,
+        }
+
+
+@contextlib.contextmanager
+def sigterm() -> Iterator[Callable[[], bool]]:
+    """A function: whether SIGTERM has come.
+
+    With several processes JAX's own handler stays in place, and the processes agree on a step to stop after
+    (`Checkpoints.reached_preemption`).
+    """
+    came: list[int] = []
+
+    def handler(number: int, frame: FrameType | None) -> None:
+        came.append(number)
+
+    if jax.distributed.is_initialized():
+        yield lambda: False
+        return
+    try:
+        before = signal.signal(signal.SIGTERM, handler)
+    except ValueError:  # not in the main thread: whoever runs us there handles signals
+        yield lambda: False
+        return
+    try:
+        yield lambda: bool(came)
+    finally:
+        signal.signal(signal.SIGTERM, before)

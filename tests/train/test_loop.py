@@ -1,0 +1,172 @@
+"""A run: what it leaves in its folder, how it goes on, and what it refuses."""
+
+import json
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+
+import nfnet_eqx as nfx
+from nfnet_eqx._errors import InputError
+from nfnet_eqx.train import TrainConfig, read_metrics, train
+from nfnet_eqx.train import _loop as loop
+
+Changed = Callable[..., TrainConfig]
+
+
+def exported(config: TrainConfig) -> dict[str, np.ndarray]:
+    model = nfx.from_pretrained(config.out / "checkpoint").model
+    return {name: np.asarray(leaf) for name, leaf in nfx.named_parameters(model).items()}
+
+
+def assert_equal_runs(a: TrainConfig, b: TrainConfig) -> None:
+    others = exported(b)
+    for name, array in exported(a).items():
+        np.testing.assert_array_equal(array, others[name], err_msg=name)
+
+
+def interrupt(monkeypatch: pytest.MonkeyPatch, step: int, number: int = signal.SIGTERM) -> None:
+    """Sends this process a signal while it waits for the batch of a step."""
+    real = loop.train_stream
+
+    def stream(*args, **kwargs):
+        for i, batch in enumerate(real(*args, **kwargs), kwargs["start"] + 1):
+            if i == step:
+                os.kill(os.getpid(), number)
+            yield batch
+
+    monkeypatch.setattr(loop, "train_stream", stream)
+
+
+@pytest.mark.slow
+def test_a_run_leaves_a_checkpoint_that_opens_metrics_curves_and_its_settings(config: TrainConfig):
+    result = train(config, recipe="test")
+    assert (result.step, result.total_steps) == (12, 12) and result.evaluation is not None
+    assert sorted(p.name for p in config.out.iterdir()) == [
+        "checkpoint", "checkpoints", "curves.png", "metrics.jsonl", "run.json"
+    ]  # fmt: skip
+
+    ckpt = nfx.from_pretrained(config.out / "checkpoint")
+    assert ckpt.architecture == "tiny_nfnet" and ckpt.preprocess.input_size == (16, 16)
+    assert ckpt.config.drop_rate == 0.2 and ckpt.config.stochastic_depth == 0.25
+    assert all(jnp.all(jnp.isfinite(leaf)) for leaf in nfx.named_parameters(ckpt.model).values())
+    card = (config.out / "checkpoint" / "README.md").read_text()
+    assert f"{result.evaluation.top1:.2f}" in card or str(round(result.evaluation.top1, 2)) in card
+    assert "learning_rate" in card and "test" in card
+
+    metrics = read_metrics(config.out)
+    assert [r["step"] for r in metrics if r["split"] == "train"] == [4, 8, 12]
+    assert [r["step"] for r in metrics if r["split"] == "eval"] == [6, 12]
+    assert {"loss", "top1", "grad_norm", "learning_rate", "images_per_second", "epoch"} <= set(metrics[0])
+    assert metrics[-1]["top1"] == result.evaluation.top1
+
+    settings = json.loads((config.out / "run.json").read_text())
+    assert settings["recipe"] == "test" and settings["config"] == config.to_dict()
+    with Image.open(config.out / "curves.png") as picture:
+        assert min(picture.size) > 300
+
+
+@pytest.mark.slow
+def test_sigterm_saves_and_the_run_that_goes_on_ends_as_an_unbroken_one(
+    config: TrainConfig, changed: Changed, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    whole, broken = config, changed(config, out=tmp_path / "broken")
+    train(whole)
+    before = signal.getsignal(signal.SIGTERM)
+    for step in (5, 11):
+        with monkeypatch.context() as patch:
+            interrupt(patch, step)
+            result = train(broken)
+        assert result.step == step and result.checkpoint is None
+        assert not (broken.out / "checkpoint").exists()
+    assert signal.getsignal(signal.SIGTERM) == before
+    train(broken)
+    assert_equal_runs(whole, broken)
+
+    def lines(config: TrainConfig) -> list[tuple[int, str, float]]:
+        return [(r["step"], r["split"], r["epoch"]) for r in read_metrics(config.out)]
+
+    assert lines(broken) == lines(whole)
+    # Once more: there is nothing left to do, and it says the same.
+    again = train(broken)
+    assert again.step == 12 and again.evaluation is not None
+    assert_equal_runs(whole, broken)
+
+
+def test_a_run_of_other_settings_is_not_gone_on_with_and_nothing_is_lost(config: TrainConfig, changed: Changed):
+    train(changed(config, epochs=0.2))
+    before = {p: p.read_bytes() for p in config.out.rglob("*") if p.is_file()}
+    with pytest.raises(
+        InputError, match=r"other settings: seed \(was 0, now 1\), optimizer.learning_rate \(was 1.0, no"
+    ):
+        train(changed(config, epochs=0.2, seed=1, learning_rate=0.5))
+    with pytest.raises(InputError, match=r"model \(was .*tiny, now nfnet_cifar10\)"):
+        train(changed(config, epochs=0.2, model="nfnet_cifar10"))
+    assert {p: p.read_bytes() for p in config.out.rglob("*") if p.is_file()} == before
+
+
+def test_a_folder_with_other_files_is_left_alone(config: TrainConfig):
+    config.out.mkdir()
+    (config.out / "thesis.tex").write_text("...")
+    with pytest.raises(
+        InputError, match=r"run\) exists and holds no run \(run.json is missing\); choose another folder"
+    ):
+        train(config)
+    assert [p.name for p in config.out.iterdir()] == ["thesis.tex"]
+
+
+@pytest.mark.slow
+def test_a_loss_that_is_not_finite_stops_the_run_and_no_such_state_is_saved(config: TrainConfig, changed: Changed):
+    # The first epoch is good, the second starts at a rate of 1e30.
+    config = changed(config, clipping=None, learning_rate=1e30, warmup=0.99, checkpoint_every=1, ema_decay=None)
+    with pytest.raises(
+        InputError, match=r"step \d+: loss .*Lower|step \d+: loss .*lower optimizer.learning_rate"
+    ) as error:
+        train(config)
+    assert str(config.out) in str(error.value) and "\n" not in str(error.value)
+    assert not (config.out / "checkpoint").exists()
+    from nfnet_eqx.train._checkpoint import Checkpoints
+
+    checkpoints = Checkpoints(config.out / "checkpoints", keep=2)
+    last = checkpoints.latest()
+    checkpoints.close()
+    assert last is None or f"step {last + 1}" in str(error.value) or f"step {last + 2}" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"batch_size": 18}, r"batch_size \(=18\) must be a multiple of 16, for 8 devices, pairs of .*; use 16 or 32"),
+        ({"micro_batches": 3}, r"must be a multiple of 48, for 8 devices, micro_batches \(=3\), pairs .*; use 48"),
+        ({"num_classes": 3}, r"num_classes \(=3\) is less than the 4 classes of"),
+        ({"model": "dm_nfnet_f00"}, r"'dm_nfnet_f00' is no bundled checkpoint"),
+        ({"frozen": ("stages.7",)}, r"optimizer.frozen: no parameter's name starts with 'stages.7'"),
+        ({"frozen": ("stem", "stages", "final_conv", "head")}, r"leaves nothing to train"),
+        ({"data": Path("nowhere")}, r"nowhere"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused_before_anything_is_written(config, changed: Changed, values, message: str):
+    with pytest.raises(InputError, match=message):
+        train(changed(config, **values))
+    assert not config.out.exists()
+
+
+def test_a_folder_without_pictures_is_refused(config: TrainConfig, changed: Changed, tmp_path: Path):
+    (tmp_path / "empty" / "train" / "cats").mkdir(parents=True)
+    with pytest.raises(InputError, match="empty"):
+        train(changed(config, data=tmp_path / "empty"))
+
+
+def test_a_disk_that_is_too_small_is_refused_before_the_first_step(
+    config: TrainConfig, monkeypatch: pytest.MonkeyPatch
+):
+    free = type("Usage", (), {"free": 1000})()
+    monkeypatch.setattr("nfnet_eqx.train._run.shutil.disk_usage", lambda path: free)
+    with pytest.raises(InputError, match=r"GB are free, and the checkpoints of this run need .*; make room"):
+        train(config)
+    assert not config.out.exists()

@@ -1,0 +1,229 @@
+"""The log of a run: each line at once, none twice after a restart, readable after a kill."""
+
+import json
+import math
+import os
+import pty
+import resource
+import signal
+import subprocess
+import sys
+import termios
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nfnet_eqx._errors import InputError
+from nfnet_eqx.train._metrics import Log, read_metrics
+
+
+def open_log(folder: Path, resume_step: int = 0, tensorboard: bool = False, **more) -> Log:
+    return Log(folder, resume_step=resume_step, tensorboard=tensorboard, total_steps=100, batch_size=8, **more)
+
+
+def steps(folder: Path) -> list[int]:
+    return [record["step"] for record in read_metrics(folder)]
+
+
+def test_a_line_is_in_the_file_when_write_returns(tmp_path: Path):
+    with open_log(tmp_path) as log:
+        log.write(10, "train", {"loss": 2.5, "learning_rate": 0.1})
+        assert read_metrics(tmp_path) == [{"step": 10, "split": "train", "loss": 2.5, "learning_rate": 0.1}]
+        log.write(20, "eval", {"loss": 2.0, "top1": 50.0})
+        assert steps(tmp_path) == [10, 20]
+
+
+@settings(max_examples=30)
+@given(values=st.dictionaries(st.text(), st.floats() | st.integers(), max_size=5))
+def test_every_number_comes_back(values: dict[str, float], tmp_path_factory: pytest.TempPathFactory):
+    folder = tmp_path_factory.mktemp("run")
+    values = {f"metric {name}": value for name, value in values.items()}
+    with open_log(folder) as log:
+        log.write(1, "train", values)
+    (record,) = read_metrics(folder)
+    finite = {name: value if math.isfinite(value) else math.nan for name, value in values.items()}
+    assert repr(record) == repr({"step": 1, "split": "train"} | finite)
+
+
+def test_a_value_that_is_not_finite_leaves_the_file_valid_json(tmp_path: Path):
+    with open_log(tmp_path) as log:
+        log.write(1, "train", {"loss": math.nan, "grad_norm": math.inf})
+    line = (tmp_path / "metrics.jsonl").read_text()
+    assert json.loads(line, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))["loss"] is None
+    assert math.isnan(read_metrics(tmp_path)[0]["grad_norm"])
+
+
+@pytest.mark.parametrize("resume_step, kept", [(0, []), (10, [0, 10]), (15, [0, 10]), (30, [0, 10, 20, 30])])
+def test_a_run_that_goes_on_drops_the_lines_of_the_steps_that_it_makes_again(
+    tmp_path: Path, resume_step: int, kept: list[int]
+):
+    with open_log(tmp_path) as log:
+        for step in (0, 10, 20, 30):
+            log.write(step, "train", {"loss": 1.0})
+    with open_log(tmp_path, resume_step) as log:
+        assert steps(tmp_path) == kept
+        log.write(40, "train", {"loss": 0.5})
+    assert steps(tmp_path) == [*kept, 40]
+    assert os.listdir(tmp_path) == ["metrics.jsonl"]
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from nfnet_eqx.train._metrics import Log
+
+log = Log(Path(sys.argv[1]), resume_step=0, tensorboard=False, total_steps=100, batch_size=8)
+for step in range(1, 8):
+    log.write(step, "train", {"loss": 1 / step})
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_nothing_is_lost_by_kill_9(tmp_path: Path):
+    process = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], capture_output=True, timeout=60)
+    assert process.returncode == -signal.SIGKILL, process.stderr.decode()
+    assert [record["loss"] for record in read_metrics(tmp_path)] == [1 / step for step in range(1, 8)]
+
+
+@given(cut=st.integers(0, 40))
+def test_half_a_line_at_the_end_is_not_a_record(cut: int, tmp_path_factory: pytest.TempPathFactory):
+    folder = tmp_path_factory.mktemp("run")
+    with open_log(folder) as log:
+        log.write(1, "train", {"loss": 1.0})
+        log.write(2, "train", {"loss": 0.5})
+    file = folder / "metrics.jsonl"
+    whole = file.read_bytes()
+    file.write_bytes(whole[: len(whole) - cut])
+    left = steps(folder)
+    assert left == ([1, 2] if cut == 0 else [1])
+    with open_log(folder, resume_step=2) as log:
+        log.write(3, "train", {"loss": 0.25})
+    assert steps(folder) == [*left, 3]
+
+
+@pytest.mark.parametrize(
+    "line", ["{}", "[1]", "loss 1.0", '{"step": 2}', '{"step": "2", "split": "train"}', '{"split": "train"}', ""]
+)
+def test_a_line_that_is_no_record_is_named(tmp_path: Path, line: str):
+    good = '{"step": 1, "split": "train", "loss": 1.0}\n'
+    (tmp_path / "metrics.jsonl").write_text(good + line + "\n" + good)
+    with pytest.raises(InputError, match=r"metrics\.jsonl: line 2 is not a record"):
+        read_metrics(tmp_path)
+    with pytest.raises(InputError, match="line 2"):
+        open_log(tmp_path, resume_step=1)
+    assert (tmp_path / "metrics.jsonl").read_text() == good + line + "\n" + good
+
+
+def test_a_folder_without_a_log_is_refused(tmp_path: Path):
+    with pytest.raises(InputError, match=r"metrics\.jsonl: no such file"):
+        read_metrics(tmp_path)
+
+
+def test_a_full_disk_is_one_clear_line_and_costs_no_earlier_record(tmp_path: Path):
+    """A limit on the file's size fails as a full disk does, in the middle of a line."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with open_log(tmp_path) as log:
+        log.write(1, "train", {"loss": 1.0})
+        size = (tmp_path / "metrics.jsonl").stat().st_size
+        try:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (size + 20, limits[1]))
+            with pytest.raises(InputError, match=r"metrics\.jsonl: File too large; .* goes on after the last"):
+                log.write(2, "train", {"loss": 0.5})
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert (tmp_path / "metrics.jsonl").stat().st_size == size + 20
+    assert steps(tmp_path) == [1]
+
+
+class Recorder:
+    def __init__(self) -> None:
+        self.seen: list = []
+
+    def write(self, step: int, split: str, metrics: Mapping[str, float]) -> None:
+        self.seen.append((step, split, dict(metrics)))
+
+    def close(self) -> None:
+        self.seen.append("closed")
+
+
+def test_other_writers_get_the_same_numbers_and_are_closed(tmp_path: Path):
+    recorder = Recorder()
+    with open_log(tmp_path, writers=[recorder]) as log:
+        log.write(10, "train", {"loss": 2.5})
+        log.write(10, "eval", {"top1": 50.0})
+    assert recorder.seen == [(10, "train", {"loss": 2.5}), (10, "eval", {"top1": 50.0}), "closed"]
+
+
+def test_tensorboard_gets_the_numbers(tmp_path: Path):
+    from tensorboardX.proto.event_pb2 import Event
+
+    with open_log(tmp_path, tensorboard=True) as log:
+        log.write(10, "train", {"loss": 2.5})
+        log.write(20, "eval", {"top1": 50.0})
+    (file,) = (tmp_path / "tensorboard").iterdir()
+    content, events = file.read_bytes(), []
+    while content:  # a record: its length, a checksum of that, itself, a checksum
+        length = int.from_bytes(content[:8], "little")
+        events.append(Event.FromString(content[12 : 12 + length]))
+        content = content[16 + length :]
+    scalars = [(event.step, value.tag, value.simple_value) for event in events for value in event.summary.value]
+    assert scalars == [(10, "train/loss", 2.5), (20, "eval/top1", 50.0)]
+
+
+def test_without_tensorboardx_the_extra_is_named_and_the_log_untouched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    with open_log(tmp_path) as log:
+        log.write(10, "train", {"loss": 2.5})
+    monkeypatch.setitem(sys.modules, "tensorboardX", None)
+    with pytest.raises(InputError, match=r"pip install 'nfnet-eqx\[tensorboard\]'"):
+        open_log(tmp_path, tensorboard=True)
+    assert steps(tmp_path) == [10]
+
+
+def test_without_a_terminal_every_record_is_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    with open_log(tmp_path) as log:
+        log.write(1000, "train", {"grad_norm": 1.0, "loss": 2.5, "learning_rate": 0.1, "images_per_second": 1234.5})
+        log.write(1000, "eval", {"loss": math.nan, "top1": 50.0, "epoch": 0.5})
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err == (
+        "step 1,000, train: loss 2.5000, learning rate 0.1, 1,234 img/s\n"
+        "step 1,000, eval: epoch 0.50, loss nan, top-1 50.00 %\n"
+    )
+
+
+SHOWN = """
+import sys
+from pathlib import Path
+from nfnet_eqx.train._metrics import Log
+
+with Log(Path(sys.argv[1]), resume_step=20, tensorboard=False, total_steps=100, batch_size=8) as log:
+    log.write(50, "train", {"loss": 2.5, "learning_rate": 0.1})
+    log.write(50, "eval", {"top1": 50.0})
+"""
+
+
+def test_a_terminal_shows_a_bar_with_pictures_loss_and_learning_rate(tmp_path: Path):
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (40, 120))
+    command = [sys.executable, "-c", SHOWN, str(tmp_path)]
+    process = subprocess.run(command, stderr=theirs, stdout=subprocess.PIPE, timeout=60)
+    os.close(theirs)
+    shown = b""
+    while chunk := _read(ours):
+        shown += chunk
+    os.close(ours)
+    text = shown.decode()
+    assert process.returncode == 0, text
+    assert " 20%" in text and "400/800" in text, text  # from where it goes on to where it is
+    assert "img/s" in text and "loss=2.5" in text and "lr=0.1" in text, text
+    assert "step 50, eval: top-1 50.00 %" in text and "step 50, train" not in text, text
+
+
+def _read(terminal: int) -> bytes:
+    try:
+        return os.read(terminal, 4096)
+    except OSError:  # the other side has closed it
+        return b""
