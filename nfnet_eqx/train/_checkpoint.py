@@ -7,6 +7,7 @@ from pathlib import Path
 import jax
 import orbax.checkpoint as ocp
 from jax.sharding import Mesh
+from jaxtyping import PyTree
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from nfnet_eqx._errors import InputError
@@ -48,11 +49,7 @@ class Checkpoints:
         with self._explained("cannot be written"):
             self._manager.save(
                 step,
-                args=ocp.args.Composite(
-                    params=ocp.args.StandardSave(state.params),
-                    ema=ocp.args.StandardSave(state.ema),
-                    opt=ocp.args.StandardSave((state.step, state.opt_state)),
-                ),
+                args=ocp.args.Composite(**{name: ocp.args.StandardSave(item) for name, item in _items(state).items()}),
                 metrics=None if metrics is None else dict(metrics),
                 force=True,
             )
@@ -69,16 +66,10 @@ class Checkpoints:
             shardings(specs, mesh),
         )
         with self._explained(f"step {step} cannot be read (delete its folder to go on from the one before)"):
-            found = self._manager.restore(
-                step,
-                args=ocp.args.Composite(
-                    params=ocp.args.StandardRestore(abstract.params),
-                    ema=ocp.args.StandardRestore(abstract.ema),
-                    opt=ocp.args.StandardRestore((abstract.step, abstract.opt_state)),
-                ),
-            )
+            wanted = {name: ocp.args.StandardRestore(item) for name, item in _items(abstract).items()}
+            found = self._manager.restore(step, args=ocp.args.Composite(**wanted))
         count, opt_state = found["opt"]
-        return TrainState(step=count, params=found["params"], ema=found["ema"], opt_state=opt_state)
+        return TrainState(step=count, params=found["params"], ema=found.get("ema"), opt_state=opt_state)
 
     def reached_preemption(self, step: int) -> bool:
         """Whether the hosts agreed to stop after this step, because one of them got SIGTERM."""
@@ -106,3 +97,9 @@ class Checkpoints:
         except Exception as error:
             reason = " ".join(str(error).split())[:300] or type(error).__name__
             raise InputError(f"{self.folder}: {what}: {reason}") from error
+
+
+def _items(state: TrainState) -> dict[str, PyTree]:
+    """The parts of a state that are saved side by side; Orbax has no way to save nothing."""
+    items = {"params": state.params, "ema": state.ema, "opt": (state.step, state.opt_state)}
+    return {name: item for name, item in items.items() if item is not None}

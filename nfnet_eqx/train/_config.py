@@ -53,7 +53,9 @@ class TrainConfig:
         out: folder of the run. One that holds a run of the same settings is gone on with.
         eval_data: pictures to evaluate on, if not the validation part of `data`.
         fresh: of a checkpoint take the architecture alone, and start from random parameters.
-        num_classes: classes of the head; `None`: those of the data. A checkpoint's head for another number is replaced.
+        keep_head: of a checkpoint keep the classifier as well: the data's classes are its own, in its order. Otherwise
+            the classifier starts afresh.
+        num_classes: classes of the classifier; `None`: those of the data.
         image_size: side of a training picture, in pixels.
         eval_size: side of a picture in evaluation.
         preprocess: how a picture is prepared in evaluation, sizes apart, and normalized always; `None`: as the
@@ -88,6 +90,7 @@ class TrainConfig:
     out: Path
     eval_data: Path | None = None
     fresh: bool = False
+    keep_head: bool = False
     num_classes: int | None = None
     image_size: int = 224
     eval_size: int = 256

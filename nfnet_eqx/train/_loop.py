@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import functools
 import logging
 import math
 from pathlib import Path
@@ -20,13 +19,12 @@ from nfnet_eqx.train._config import TrainConfig
 from nfnet_eqx.train._distributed import init_distributed
 from nfnet_eqx.train._evaluate import Evaluation, evaluate
 from nfnet_eqx.train._export import export
-from nfnet_eqx.train._mesh import REPLICATED, make_mesh, partition_specs, put, put_batch, shardings
+from nfnet_eqx.train._mesh import REPLICATED, make_mesh, put_batch, shardings
 from nfnet_eqx.train._metrics import Log, read_metrics
 from nfnet_eqx.train._plot import plot_curves
+from nfnet_eqx.train._program import make_program
 from nfnet_eqx.train._run import CHECKPOINTS_NAME, CURVES_NAME, EXPORT_NAME, claim
-from nfnet_eqx.train._start import Start, abstract_parameters, count_classes, find_start, parameters
-from nfnet_eqx.train._state import first_state, make_optimizer, trained_mask
-from nfnet_eqx.train._step import make_step
+from nfnet_eqx.train._start import Start, count_classes, find_start
 from nfnet_eqx.train._watch import Window, sigterm
 
 _log = logging.getLogger(__name__)
@@ -75,13 +73,7 @@ def train(config: TrainConfig, *, recipe: str = "") -> Result:
 
     steps_per_epoch = len(source) / config.batch_size
     total_steps = max(round(config.epochs * steps_per_epoch), 1)
-    optimizer, schedule = make_optimizer(config.optimizer, batch_size=config.batch_size, total_steps=total_steps)
-    params, static = abstract_parameters(start.config)
-    mask = trained_mask(params, config.optimizer.frozen)
-    average = config.optimizer.ema_decay is not None
-    fresh = functools.partial(first_state, optimizer=optimizer, mask=mask, average=average)
-    abstract = jax.eval_shape(fresh, params)
-    specs = partition_specs(abstract, mesh, fsdp=config.fsdp)
+    program = make_program(config, start.config, start.preprocess, mesh, total_steps=total_steps)
     _claim_and_announce(config, recipe, start, source, total_steps, mesh)
 
     with contextlib.ExitStack() as stack:
@@ -89,15 +81,13 @@ def train(config: TrainConfig, *, recipe: str = "") -> Result:
         checkpoints = stack.enter_context(contextlib.closing(Checkpoints(folder, keep=config.keep)))
         first = checkpoints.latest() or 0
         if first:
-            state = checkpoints.restore(first, abstract, specs, mesh)
+            state = checkpoints.restore(first, program.abstract, program.specs, mesh)
             _log.info("%s: going on from step %s", config.out, f"{first:,}")
         else:
-            params = put(parameters(start.make())[0], specs.params, mesh)
-            state = jax.jit(fresh, out_shardings=shardings(specs, mesh))(params)
-        advance = make_step(static, optimizer, mask, config, start.preprocess, mesh, specs)
+            state = program.start(start.make())
 
         def judge() -> Evaluation:
-            network = eqx.combine(state.params if state.ema is None else state.ema, static)
+            network = eqx.combine(state.params if state.ema is None else state.ema, program.static)
             pictures = _eval_batches(config, start, held_out)
             return evaluate(network, pictures, mesh=mesh, precision=config.precision, num_pictures=len(held_out))
 
@@ -112,11 +102,11 @@ def train(config: TrainConfig, *, recipe: str = "") -> Result:
         )
         batches = stack.enter_context(contextlib.closing(_train_batches(config, source, first)))
         stopped = stack.enter_context(sigterm())
-        window, evaluation = Window(config, schedule, steps_per_epoch), None
+        window, evaluation = Window(config, program.schedule, steps_per_epoch), None
 
         for step in range(first + 1, total_steps + 1):
             batch = next(batches)
-            state, metrics = advance(state, *put_batch((batch.image, batch.label), mesh))
+            state, metrics = program.step(state, *put_batch((batch.image, batch.label), mesh))
             window.add(step, metrics, int(batch.broken.sum()))
             if step % config.log_every == 0 or step == total_steps:
                 log.write(step, "train", window.line())
@@ -141,7 +131,7 @@ def train(config: TrainConfig, *, recipe: str = "") -> Result:
         checkpoints.wait()
         evaluation = evaluation or judge()  # a finished run, called again
 
-    network = eqx.combine(_whole(state.params if state.ema is None else state.ema, mesh), static)
+    network = eqx.combine(_whole(state.params if state.ema is None else state.ema, mesh), program.static)
     if jax.process_index() == 0:
         export(
             network,

@@ -5,13 +5,13 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import equinox as eqx
-import jax
 import jax.random as jr
 
 from nfnet_eqx._config import NFNetConfig
 from nfnet_eqx._errors import InputError
 from nfnet_eqx._names import named_parameters, skeleton, with_parameters
 from nfnet_eqx._nfnet import NFNet
+from nfnet_eqx._surgery import replace_head
 from nfnet_eqx._variants import VARIANTS
 from nfnet_eqx.data import Source
 from nfnet_eqx.train._config import TrainConfig
@@ -48,7 +48,11 @@ def find_start(config: TrainConfig, num_classes: int) -> Start:
         network = _adapted(VARIANTS[config.model].config, config, num_classes)
         base, architecture = _published_preprocess(network, config), config.model
     else:
-        ckpt = from_pretrained(config.model, num_classes=None if config.fresh else num_classes)
+        ckpt = from_pretrained(config.model)
+        if config.keep_head and ckpt.config.num_classes != num_classes:
+            raise InputError(
+                f"keep_head: model (={config.model}) has {ckpt.config.num_classes} classes, the data {num_classes}"
+            )
         network = _adapted(ckpt.config, config, num_classes)
         base, architecture = ckpt.preprocess, ckpt.architecture
     pretrained = None if ckpt is None or config.fresh else ckpt
@@ -59,7 +63,10 @@ def find_start(config: TrainConfig, num_classes: int) -> Start:
     def make() -> NFNet:
         if pretrained is None:
             return eqx.filter_jit(NFNet)(network, key=jr.key(config.seed))
-        return with_parameters(skeleton(network), named_parameters(pretrained.model))
+        model = pretrained.model
+        if not config.keep_head:
+            model = replace_head(model, num_classes, key=jr.key(config.seed))
+        return with_parameters(skeleton(network), named_parameters(model))
 
     preprocess = dataclasses.replace(
         config.preprocess or base,
@@ -101,13 +108,3 @@ def _published_preprocess(network: NFNetConfig, config: TrainConfig) -> Preproce
     if network.numerics == "timm":
         return Preprocess()
     return Preprocess(resize="deepmind", crop_mode="squash", crop_pct=config.eval_size / (config.eval_size + 32))
-
-
-def parameters(model: NFNet) -> tuple[NFNet, NFNet]:
-    """The network's arrays, and all the rest."""
-    return eqx.partition(model, eqx.is_inexact_array)
-
-
-def abstract_parameters(network: NFNetConfig) -> tuple[NFNet, NFNet]:
-    """The same with shapes in place of arrays: nothing is allocated."""
-    return eqx.partition(skeleton(network), lambda leaf: isinstance(leaf, jax.ShapeDtypeStruct))

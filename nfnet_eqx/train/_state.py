@@ -33,7 +33,9 @@ def make_optimizer(
     config: OptimizerConfig, *, batch_size: int, total_steps: int
 ) -> tuple[optax.GradientTransformation, optax.Schedule]:
     """The optimizer of a run, and its learning rate by step."""
-    schedule = warmup_cosine(config.learning_rate * batch_size / 256, min(round(config.warmup * total_steps), total_steps - 1), total_steps)
+    schedule = warmup_cosine(
+        config.learning_rate * batch_size / 256, min(round(config.warmup * total_steps), total_steps - 1), total_steps
+    )
     optimizer = nfnet_sgd(
         schedule,
         momentum=config.momentum,

@@ -33,7 +33,7 @@ from nfnet_eqx.zoo.preprocess import Preprocess
 Images = UInt8[Array, "b s s 3"]
 Labels = Int[Array, " b"]
 Metrics = dict[str, Float[Array, ""]]
-Step = Callable[[TrainState, Images, Labels], tuple[TrainState, Metrics]]
+Step = jax.stages.Wrapped  # (state, images, labels) -> (state, metrics)
 
 
 def make_step(

@@ -93,7 +93,7 @@ def test_a_smaller_size_is_a_mean_over_areas():
         ("crop_ratio", (1.0, float("inf"))),
         ("crop_padding", -1),
         ("randaugment_layers", -1),
-        ("randaugment_magnitude", 11.0),
+        ("randaugment_magnitude", 21.0),
         ("randaugment_magnitude", float("nan")),
         ("mixup", -0.1),
         ("repeats", 0),

@@ -15,6 +15,7 @@ import nfnet_eqx as nfx
 from nfnet_eqx._errors import InputError
 from nfnet_eqx.train import TrainConfig, read_metrics, train
 from nfnet_eqx.train import _loop as loop
+from nfnet_eqx.train._checkpoint import Checkpoints
 
 Changed = Callable[..., TrainConfig]
 
@@ -102,7 +103,7 @@ def test_a_run_of_other_settings_is_not_gone_on_with_and_nothing_is_lost(config:
     train(changed(config, epochs=0.2))
     before = {p: p.read_bytes() for p in config.out.rglob("*") if p.is_file()}
     with pytest.raises(
-        InputError, match=r"other settings: seed \(was 0, now 1\), optimizer.learning_rate \(was 1.0, no"
+        InputError, match=r"other settings: optimizer.learning_rate \(was 1.0, now 0.5\), seed \(was 0, now 1\);"
     ):
         train(changed(config, epochs=0.2, seed=1, learning_rate=0.5))
     with pytest.raises(InputError, match=r"model \(was .*tiny, now nfnet_cifar10\)"):
@@ -122,16 +123,12 @@ def test_a_folder_with_other_files_is_left_alone(config: TrainConfig):
 
 @pytest.mark.slow
 def test_a_loss_that_is_not_finite_stops_the_run_and_no_such_state_is_saved(config: TrainConfig, changed: Changed):
-    # The first epoch is good, the second starts at a rate of 1e30.
+    # The first steps of the warm-up are already too much; every step that is good is saved.
     config = changed(config, clipping=None, learning_rate=1e30, warmup=0.99, checkpoint_every=1, ema_decay=None)
-    with pytest.raises(
-        InputError, match=r"step \d+: loss .*Lower|step \d+: loss .*lower optimizer.learning_rate"
-    ) as error:
+    with pytest.raises(InputError, match=r"step \d+: loss .*lower optimizer.learning_rate") as error:
         train(config)
     assert str(config.out) in str(error.value) and "\n" not in str(error.value)
     assert not (config.out / "checkpoint").exists()
-    from nfnet_eqx.train._checkpoint import Checkpoints
-
     checkpoints = Checkpoints(config.out / "checkpoints", keep=2)
     last = checkpoints.latest()
     checkpoints.close()

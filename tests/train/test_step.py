@@ -19,10 +19,10 @@ from nfnet_eqx._names import named_parameters, skeleton, with_parameters
 from nfnet_eqx._nfnet import NFNet
 from nfnet_eqx.optim import nfnet_sgd
 from nfnet_eqx.train import TrainConfig
-from nfnet_eqx.train._mesh import partition_specs, put, put_batch, shardings
-from nfnet_eqx.train._start import abstract_parameters
-from nfnet_eqx.train._state import TrainState, first_state, make_optimizer, trained_mask
-from nfnet_eqx.train._step import Step, make_step
+from nfnet_eqx.train._mesh import put_batch
+from nfnet_eqx.train._program import make_program
+from nfnet_eqx.train._state import TrainState
+from nfnet_eqx.train._step import Step
 from tests.train.tiny import PREPROCESS, TINY
 
 
@@ -47,15 +47,8 @@ def batch(size: int, side: int = 16, seed: int = 0) -> tuple[np.ndarray, np.ndar
 
 def set_up(config: TrainConfig, mesh: Mesh, network: NFNetConfig = TINY) -> tuple[Step, TrainState]:
     """The step of a run, and its first state."""
-    optimizer, _ = make_optimizer(config.optimizer, batch_size=config.batch_size, total_steps=10)
-    params, static = abstract_parameters(network)
-    mask = trained_mask(params, config.optimizer.frozen)
-    average = config.optimizer.ema_decay is not None
-    fresh = functools.partial(first_state, optimizer=optimizer, mask=mask, average=average)
-    specs = partition_specs(jax.eval_shape(fresh, params), mesh, fsdp=config.fsdp)
-    start = put(eqx.filter(awake(network), eqx.is_inexact_array), specs.params, mesh)
-    step = make_step(static, optimizer, mask, config, PREPROCESS, mesh, specs)
-    return step, jax.jit(fresh, out_shardings=shardings(specs, mesh))(start)
+    program = make_program(config, network, PREPROCESS, mesh, total_steps=10)
+    return program.step, program.start(awake(network))
 
 
 def after(config: TrainConfig, devices: int, steps: int = 2) -> tuple[TrainState, dict[str, Any]]:
@@ -213,14 +206,8 @@ def test_the_published_networks_have_a_step(config: TrainConfig, changed):
     # Traced, not compiled: shapes, dtypes and specs of a real one, in bfloat16 with everything on.
     network = get_config("dm_nfnet_f0")
     config = changed(config, precision="bfloat16", remat=True, micro_batches=2, sam_rho=0.05, fsdp=True, batch_size=32)
-    mesh = mesh_of(8)
-    optimizer, _ = make_optimizer(config.optimizer, batch_size=32, total_steps=10)
-    params, static = abstract_parameters(network)
-    mask = trained_mask(params, ())
-    abstract = jax.eval_shape(functools.partial(first_state, optimizer=optimizer, mask=mask, average=True), params)
-    specs = partition_specs(abstract, mesh, fsdp=True)
-    step = make_step(static, optimizer, mask, config, PREPROCESS, mesh, specs)
+    program = make_program(config, network, PREPROCESS, mesh_of(8), total_steps=10)
     images, labels = jax.ShapeDtypeStruct((32, 64, 64, 3), jnp.uint8), jax.ShapeDtypeStruct((32,), jnp.int32)
-    state, metrics = jax.eval_shape(step, abstract, images, labels)
-    assert jax.tree.structure(state) == jax.tree.structure(abstract)
+    state, metrics = jax.eval_shape(program.step, program.abstract, images, labels)
+    assert jax.tree.structure(state) == jax.tree.structure(program.abstract)
     assert set(metrics) == {"loss", "top1", "grad_norm"}

