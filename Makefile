@@ -20,7 +20,7 @@ NEWEST_PYTHON ?= $(shell \
 	done)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format types wheel-test test-parity test-newest data train-bundled clean
+.PHONY: help demo test lint format types wheel-test test-parity test-newest data train-bundled bench-train clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -57,6 +57,10 @@ data: $(READY) ## fetch and decode CIFAR-10
 
 train-bundled: $(READY) ## train the shipped checkpoint again
 	$(BIN)/python examples/cifar10.py train
+
+bench-train: $(READY) ## pictures a second of the input pipeline and of a training step, and what the loop adds
+	$(BIN)/python examples/bench_pipeline.py
+	$(BIN)/python examples/bench_train.py
 
 clean: ## remove the environments and everything built
 	rm -rf .venv .venv-parity .venv-newest build dist output *.egg-info .pytest_cache .ruff_cache .hypothesis

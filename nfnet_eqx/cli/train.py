@@ -1,10 +1,11 @@
 """`nfnet-eqx train`: a recipe, with anything in it changed on the command line."""
 
 import argparse
+import contextlib
 import inspect
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -62,8 +63,8 @@ def train(arguments: Sequence[str]) -> None:
     config = _resolve(first, changes, wants_help)
     if not first.resume and (config.out / RUN_NAME).exists():
         raise InputError(f"--out {config.out}: holds a run, and --no-resume was given; choose another folder")
-    _show_progress()
-    result = run(config, recipe=first.recipe)
+    with _progress_shown():
+        result = run(config, recipe=first.recipe)
     if result.evaluation is not None:
         low, high = result.evaluation.interval("top1")
         print(
@@ -89,7 +90,8 @@ def _resolve(first: argparse.Namespace, changes: list[str], wants_help: bool) ->
         args=changes,
         prog=f"nfnet-eqx train --recipe {first.recipe}",
         description=inspect.getdoc(recipe),
-        config=(tyro.conf.FlagCreatePairsOff,),
+        # What may be None, as `preprocess`, would become a subcommand.
+        config=(tyro.conf.AvoidSubcommands,),
     )
 
 
@@ -97,12 +99,18 @@ def _summary(name: str) -> str:
     return (inspect.getdoc(RECIPES[name]) or "").splitlines()[0]
 
 
-def _show_progress() -> None:
+@contextlib.contextmanager
+def _progress_shown() -> Iterator[None]:
     """What the library logs goes to the terminal; other packages' information does not."""
-    logger = logging.getLogger("nfnet_eqx")
-    if not logger.handlers:
-        handler = logging.StreamHandler(sys.stderr)
-        handler.setFormatter(logging.Formatter("%(message)s"))
-        logger.addHandler(handler)
-    logger.propagate = False  # Orbax gives the root logger a handler of its own
+    logger, handler = logging.getLogger("nfnet_eqx"), logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    before = logger.level, logger.propagate
+    logger.addHandler(handler)
     logger.setLevel(logging.INFO)
+    logger.propagate = False  # Orbax gives the root logger a handler of its own
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before[0])
+        logger.propagate = before[1]

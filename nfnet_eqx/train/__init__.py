@@ -4,7 +4,7 @@ from nfnet_eqx.train._config import OptimizerConfig, TrainConfig
 from nfnet_eqx.train._distributed import init_distributed
 from nfnet_eqx.train._evaluate import Evaluation, evaluate
 from nfnet_eqx.train._loop import Result, train
-from nfnet_eqx.train._metrics import read_metrics
+from nfnet_eqx.train._metrics import Writer, read_metrics
 from nfnet_eqx.train._plot import plot_confusion, plot_curves
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "OptimizerConfig",
     "Result",
     "TrainConfig",
+    "Writer",
     "evaluate",
     "init_distributed",
     "plot_confusion",

@@ -72,7 +72,7 @@ class TrainConfig:
         remat: compute each block's activations again in the backward pass, to save memory.
         fsdp: shard parameters and optimizer state over the devices instead of replicating them.
         seed: decides everything random.
-        eval_every: epochs between evaluations; each one saves a checkpoint, the last step has both.
+        eval_every: epochs between evaluations, each of which saves a checkpoint; the last step always does.
         checkpoint_every: steps between further checkpoints; 0: none.
         keep: how many of the last checkpoints stay, besides the best.
         log_every: steps between lines of metrics.

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import logging
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import equinox as eqx
@@ -20,7 +21,7 @@ from nfnet_eqx.train._distributed import init_distributed
 from nfnet_eqx.train._evaluate import Evaluation, evaluate
 from nfnet_eqx.train._export import export
 from nfnet_eqx.train._mesh import REPLICATED, make_mesh, put_batch, shardings
-from nfnet_eqx.train._metrics import Log, read_metrics
+from nfnet_eqx.train._metrics import Log, Writer, read_metrics
 from nfnet_eqx.train._plot import plot_curves
 from nfnet_eqx.train._program import make_program
 from nfnet_eqx.train._run import CHECKPOINTS_NAME, CURVES_NAME, EXPORT_NAME, claim
@@ -47,7 +48,7 @@ class Result:
     checkpoint: Path | None
 
 
-def train(config: TrainConfig, *, recipe: str = "") -> Result:
+def train(config: TrainConfig, *, recipe: str = "", writers: Sequence[Writer] = ()) -> Result:
     """Trains a network, from where the run in `config.out` stands to its end, and exports it.
 
     Stopped in whatever way, a run goes on from its last checkpoint when the same is called again, and ends with the
@@ -57,6 +58,7 @@ def train(config: TrainConfig, *, recipe: str = "") -> Result:
     Args:
         config: all of the run's settings.
         recipe: what the settings are called, for `run.json` and the card.
+        writers: other places for the metrics: anything with `write(step, split, metrics)` and `close()`.
 
     Returns:
         How far it came. The folder `config.out` then holds `run.json`, `metrics.jsonl`, `checkpoints/` (the states),
@@ -98,6 +100,7 @@ def train(config: TrainConfig, *, recipe: str = "") -> Result:
                 tensorboard=config.tensorboard,
                 total_steps=total_steps,
                 batch_size=config.batch_size,
+                writers=writers,
             )
         )
         batches = stack.enter_context(contextlib.closing(_train_batches(config, source, first)))
