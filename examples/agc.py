@@ -7,16 +7,13 @@ One small NFNet, trained at five learning rates with and without adaptive gradie
 """
 
 import dataclasses
-import math
 import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
 import equinox as eqx
 import jax.random as jr
-import numpy as np
 import tyro
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -27,7 +24,7 @@ from nfnet_eqx.data import Augment, open_source
 from nfnet_eqx.train import OptimizerConfig, TrainConfig, read_metrics, train
 
 NETWORK = nfx.NFNetConfig(
-    depths=(2, 4, 4),
+    depths=(1, 1, 1),
     widths=(32, 64, 128),
     stem_widths=(16,),
     stem_strides=(2,),
@@ -42,7 +39,7 @@ NETWORK = nfx.NFNetConfig(
     numerics="deepmind",
     num_classes=10,
 )
-SIZE = 16  # pixels
+SIZE = 32  # pixels
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 ARMS = {"with AGC": 0.01, "without AGC": None}
 COLORS = {"with AGC": "#2563eb", "without AGC": "#dc2626"}
@@ -65,9 +62,9 @@ class Experiment:
 
     data: Path = Path("data/cifar10")
     picture: Path = Path(__file__).with_suffix(".png")
-    rates: tuple[float, ...] = (0.2, 0.4, 0.8, 1.6, 3.2)
+    rates: tuple[float, ...] = (0.1, 0.4, 0.8, 1.6)
     shown: float = 1.6
-    steps: int = 200
+    steps: int = 120
     batch_size: int = 256
     seed: int = 0
 
@@ -129,10 +126,10 @@ def configure(
         eval_size=SIZE,
         epochs=experiment.steps * experiment.batch_size / pictures,
         batch_size=experiment.batch_size,
-        augment=Augment(crop="padded", crop_padding=2),
+        augment=Augment(crop="padded", crop_padding=4),
         optimizer=OptimizerConfig(
             learning_rate=rate * 256 / experiment.batch_size,  # undoes the linear rule: `rate` is what is taken
-            warmup=0.05,
+            warmup=0.1,
             clipping=clipping,
             clipping_eps=1.0,
             ema_decay=None,
@@ -160,15 +157,50 @@ def run(config: TrainConfig) -> Run:
 
 
 def read_losses(folder: Path) -> list[float]:
+    """The training loss of each step."""
     return [record["loss"] for record in read_metrics(folder) if record["split"] == "train"]
 
 
 def describe(run: Run) -> str:
+    """A cell of the table."""
     return f"diverged at step {len(run.losses) + 1}" if run.top1 is None else f"{run.top1:.1f} % top-1"
 
 
 def draw(runs: dict[tuple[str, float], Run], experiment: Experiment) -> None:
-    pass
+    """The training loss at one rate, and what every rate came to."""
+    figure = Figure(figsize=(10, 3.8), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for arm in ARMS:
+        losses = runs[arm, experiment.shown].losses
+        left.plot(range(1, len(losses) + 1), losses, color=COLORS[arm], linewidth=2, label=arm)
+        if runs[arm, experiment.shown].top1 is None:
+            left.plot(len(losses), losses[-1], "x", color=COLORS[arm], markersize=10, markeredgewidth=2.5)
+        ended = [(rate, runs[arm, rate].top1 or 0.0) for rate in experiment.rates]
+        right.plot(*zip(*ended, strict=True), "-o", color=COLORS[arm], linewidth=2, label=arm)
+        for rate, top1 in ended:
+            if top1 == 0:
+                right.annotate(
+                    "diverged", (rate, 0), (0, 7), textcoords="offset points", ha="center", color=COLORS[arm]
+                )
+    left.set_yscale("log")
+    style(left, f"Training loss at learning rate {experiment.shown:g}", "step")
+    right.set_xscale("log")
+    right.set_xticks(experiment.rates, [f"{rate:g}" for rate in experiment.rates], minor=False)
+    right.set_xticks([], minor=True)
+    right.set_ylim(bottom=0)
+    style(right, f"Top-1 on the test pictures after {experiment.steps} steps, %", "peak learning rate")
+    figure.savefig(experiment.picture, dpi=120)
+
+
+def style(axes: Axes, title: str, xlabel: str) -> None:
+    """Quiet axes: the lines are what is looked at."""
+    axes.set_title(title, loc="left", color=TEXT, fontsize=11)
+    axes.set_xlabel(xlabel, color=MUTED)
+    axes.tick_params(colors=MUTED, length=0)
+    axes.grid(axis="y", color=EDGE)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.spines["bottom"].set_color(EDGE)
+    axes.legend(frameon=False, labelcolor=TEXT)
 
 
 if __name__ == "__main__":

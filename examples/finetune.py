@@ -1,6 +1,6 @@
 """Fine-tuning beats training from scratch: a network of CIFAR-10 learns Fashion-MNIST from few pictures.
 
-    python examples/finetune.py
+python examples/finetune.py
 """
 
 import dataclasses
@@ -80,7 +80,8 @@ def write(file: Path, source: Source, first: int, number: int, classes: tuple[st
     examples = [source[index] for index in range(first, min(first + number, len(source)))]
     images, labels = np.stack([example.image for example in examples]), np.array([e.label for e in examples])
     file.parent.mkdir(parents=True, exist_ok=True)
-    np.savez(file, images=images, labels=labels, **({} if classes is None else {"classes": np.array(classes)}))
+    arrays = {"images": images, "labels": labels} | ({} if classes is None else {"classes": np.array(classes)})
+    np.savez(file, allow_pickle=False, **arrays)
 
 
 def configure(arm: Arm, rate: float, options: Options, data: Path, out: Path) -> TrainConfig:

@@ -142,7 +142,7 @@ def train(config: TrainConfig, *, recipe: str = "", writers: Sequence[Writer] = 
             architecture=start.architecture,
             preprocess=start.preprocess,
             labels=source.classes if source.num_classes == start.config.num_classes else None,
-            training={"recipe": recipe} | config.to_dict(),
+            training={"recipe": recipe} | {k: v for k, v in config.to_dict().items() if k not in ("out", "preprocess")},
             results={"top1": evaluation.top1, "top5": evaluation.top5, "loss": evaluation.loss},
             dataset=str(config.data),
             base_model=start.base_model,

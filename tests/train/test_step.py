@@ -76,9 +76,13 @@ def config(config: TrainConfig, changed: Callable[..., TrainConfig]) -> TrainCon
 
 
 @pytest.mark.parametrize("fsdp", [False, True])
-def test_the_number_of_devices_and_the_layout_change_nothing(config: TrainConfig, changed, fsdp: bool):
+def test_the_number_of_devices_and_the_layout_change_nothing(
+    config: TrainConfig, changed, fsdp: bool, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("nfnet_eqx.train._mesh._SMALLEST_SHARDED", 16)  # the tiny network's arrays too
     one, metrics = after(config, devices=1)
     eight, others = after(changed(config, fsdp=fsdp), devices=8)
+    assert any(not leaf.sharding.is_fully_replicated for leaf in jax.tree.leaves(eight)) == fsdp
     assert_same(eight.params, one.params)
     assert_same(eight.ema, one.ema)
     assert_same(eight.opt_state, one.opt_state)
