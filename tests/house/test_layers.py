@@ -1,4 +1,4 @@
-"""Imports go one way: core <- optim, data and convert; convert <- zoo; all of these <- train <- cli. And `import nfnet_eqx` stays light."""
+"""Imports go one way, from the core up to the command, and `import nfnet_eqx` stays light."""
 
 import ast
 import subprocess
@@ -31,7 +31,20 @@ PACKAGES = {
     "cli": NUMERICS | {"PIL", "tqdm", "tyro"},
 }
 # Not one of these belongs to what `import nfnet_eqx` needs.
-LAZY = ["PIL", "cv2", "gradio", "grain", "huggingface_hub", "matplotlib", "orbax", "safetensors", "tensorflow", "torch", "tqdm", "tyro"]
+LAZY = [
+    "PIL",
+    "cv2",
+    "gradio",
+    "grain",
+    "huggingface_hub",
+    "matplotlib",
+    "orbax",
+    "safetensors",
+    "tensorflow",
+    "torch",
+    "tqdm",
+    "tyro",
+]
 
 
 def modules() -> Iterator[tuple[str, Path]]:
