@@ -3,7 +3,21 @@
     make data                 # CIFAR-10
     python examples/agc.py    # draws examples/agc.png
 
-One small NFNet, trained at five learning rates with and without adaptive gradient clipping; all else is the same.
+One small NFNet (73,829 parameters), trained on CIFAR-10 for 120 steps of 256 pictures at four learning rates, with and
+without adaptive gradient clipping; all else is the same. The largest rate, 1.6, is what the linear rule gives for the
+paper's batch of 4096: the step size of a large batch, taken with a small one.
+
+Measured (2 CPU cores beside other work, 10 minutes for the eight runs, one seed), top-1 on the 10,000 test pictures:
+
+    rate    with AGC    without AGC
+     0.1      31.8 %         34.7 %
+     0.4      39.0 %         33.1 %
+     0.8      43.5 %    not finite at step 16
+     1.6      45.1 %    not finite at step 14
+
+So AGC costs a little at a small rate, and makes the large ones possible, which are better here. lambda is the paper's
+0.01; the floor of the parameter norm is 1, not its 0.001, under which the skip gains, 0 at the start, stay near it for
+longer than these runs last. Nothing was tuned on other pictures.
 """
 
 import dataclasses
@@ -170,20 +184,24 @@ def draw(runs: dict[tuple[str, float], Run], experiment: Experiment) -> None:
     """The training loss at one rate, and what every rate came to."""
     figure = Figure(figsize=(10, 3.8), layout="constrained")
     left, right = figure.subplots(1, 2)
+    top = 2 * runs[next(iter(ARMS)), experiment.shown].losses[0]
     for arm in ARMS:
         losses = runs[arm, experiment.shown].losses
         left.plot(range(1, len(losses) + 1), losses, color=COLORS[arm], linewidth=2, label=arm)
         if runs[arm, experiment.shown].top1 is None:
-            left.plot(len(losses), losses[-1], "x", color=COLORS[arm], markersize=10, markeredgewidth=2.5)
-        ended = [(rate, runs[arm, rate].top1 or 0.0) for rate in experiment.rates]
-        right.plot(*zip(*ended, strict=True), "-o", color=COLORS[arm], linewidth=2, label=arm)
-        for rate, top1 in ended:
-            if top1 == 0:
-                right.annotate(
-                    "diverged", (rate, 0), (0, 7), textcoords="offset points", ha="center", color=COLORS[arm]
-                )
-    left.set_yscale("log")
+            gone = next((step for step, loss in enumerate(losses, 1) if loss > top), len(losses))
+            text = f"not finite from step {len(losses) + 1} on"
+            left.annotate(text, (gone, 0.95 * top), (8, 0), textcoords="offset points", color=COLORS[arm], va="center")
+        trained = [(rate, run.top1) for rate in experiment.rates if (run := runs[arm, rate]).top1 is not None]
+        if trained:
+            right.plot(*zip(*trained, strict=True), "-o", color=COLORS[arm], linewidth=2, label=arm)
+        for rate in experiment.rates:
+            if runs[arm, rate].top1 is None:
+                right.plot(rate, 2, "x", color=COLORS[arm], markersize=9, markeredgewidth=2.5)
+                right.annotate("diverged", (rate, 4), ha="center", color=COLORS[arm])
+    left.set_ylim(0, top)
     style(left, f"Training loss at learning rate {experiment.shown:g}", "step")
+    left.legend(loc="lower left", frameon=False, labelcolor=TEXT)
     right.set_xscale("log")
     right.set_xticks(experiment.rates, [f"{rate:g}" for rate in experiment.rates], minor=False)
     right.set_xticks([], minor=True)
@@ -200,7 +218,6 @@ def style(axes: Axes, title: str, xlabel: str) -> None:
     axes.grid(axis="y", color=EDGE)
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.spines["bottom"].set_color(EDGE)
-    axes.legend(frameon=False, labelcolor=TEXT)
 
 
 if __name__ == "__main__":
