@@ -104,8 +104,8 @@ def time_loop(config: TrainConfig, mesh: Mesh) -> float:
     batches = train_stream(
         source, config.augment, image_size=config.image_size, batch_size=config.batch_size, seed=0, num_threads=2
     )
-    window = Window(config, lambda step: 0.0, 1.0)
-    metrics = {name: jnp.zeros(()) for name in ("loss", "top1", "grad_norm")}
+    window = Window(config, lambda step: 0.0, 1.0, lambda: None)
+    metrics = {name: jnp.zeros(()) for name in ("loss", "top1", "grad_norm", "param_norm")}
     steps = iter(range(1, 10**6))
 
     def turn() -> None:
@@ -121,7 +121,7 @@ def time_loop(config: TrainConfig, mesh: Mesh) -> float:
 
 
 def print_shares() -> None:
-    """The work of each of eight devices, against that of one alone, and what they gather."""
+    """The work of each of eight devices, against that of one alone."""
     config = dataclasses.replace(cifar10(), batch_size=256)
     alone = flops(config, 1)
     for layout, fsdp in (("data parallel", False), ("FSDP", True)):

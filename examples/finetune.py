@@ -1,6 +1,23 @@
 """Fine-tuning beats training from scratch: a network of CIFAR-10 learns Fashion-MNIST from few pictures.
 
-python examples/finetune.py
+    python examples/finetune.py            # the comparison
+    python examples/finetune.py --choose   # how each arm's learning rate was chosen
+
+The shipped checkpoint with a fresh classifier, and its architecture with random parameters, see the same 4,000 training
+pictures (28 x 28 and grey, resized to 32 x 32) twice, 64 a step, in the same order. Top-1 on the first 5,000 test
+pictures, in percent, with bootstrap intervals:
+
+    arm             seed 0                  seed 1
+    fine-tuned      85.9 (84.9 to 86.9)     86.4 (85.4 to 87.4)
+    from scratch    77.4 (76.3 to 78.6)     75.4 (74.2 to 76.6)
+
+So the pictures of CIFAR-10 are worth 9 to 11 points at this budget. A run took 75 seconds on two CPU cores that others
+used too. The comparison is fair: each arm has the learning rate that was best for it on 5,000 training pictures that
+neither learned from. It is 0.8 for both; the test pictures chose nothing:
+
+    rate            0.2     0.4     0.8     1.6
+    fine-tuned      83.9    85.5    86.4    11.3
+    from scratch    67.3    77.2    78.1    13.8
 """
 
 import dataclasses
@@ -22,7 +39,7 @@ JUDGED = 5_000  # the first test pictures; for choosing, the training pictures t
 
 Arm = Literal["fine-tuned", "from scratch"]
 CANDIDATES = (0.2, 0.4, 0.8, 1.6)  # peak learning rates, at batch 256
-CHOSEN: dict[Arm, float] = {"fine-tuned": 0.4, "from scratch": 0.8}
+CHOSEN: dict[Arm, float] = {"fine-tuned": 0.8, "from scratch": 0.8}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -67,7 +67,7 @@ def evaluate(
         _check_png(confusion, data)
     if batch_size < 1:
         raise InputError(f"--batch-size {batch_size}: must be at least 1")
-    source, ckpt = open_source(data, split), from_pretrained(checkpoint)
+    source, ckpt = open_source(data, split, whole=True), from_pretrained(checkpoint)
     if size is not None:
         preprocess = dataclasses.replace(ckpt.preprocess, test_input_size=(size, size))
         ckpt = dataclasses.replace(ckpt, preprocess=preprocess)

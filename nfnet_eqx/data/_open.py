@@ -25,7 +25,7 @@ _NAMES: dict[Split, tuple[str, ...]] = {
 }
 
 
-def open_source(path: Path, split: Split) -> Source:
+def open_source(path: Path, split: Split, *, whole: bool = False) -> Source:
     """The pictures of one split of a data set on disk.
 
     A folder named after the split (`train`; `validation`, `valid`, `val` or `test`) is entered first. Then the first of
@@ -37,6 +37,7 @@ def open_source(path: Path, split: Split) -> Source:
     Args:
         path: the folder.
         split: which part of it.
+        whole: where nothing in the folder carries the name of a split, all of it is meant.
 
     Raises:
         InputError: the path or the split does not exist, there is nothing to open, or a file is damaged or contradicts
@@ -53,15 +54,25 @@ def open_source(path: Path, split: Split) -> Source:
         for pattern, opener in _KINDS:
             found = [name for name in files if re.fullmatch(pattern, name)]
             if found:
-                chosen = found if folder != path else _of_split(found, split, path)
+                chosen = (
+                    found
+                    if folder != path
+                    else _of_split(found, "train" if whole and not _named(found) else split, path)
+                )
                 return opener([folder / name for name in chosen], str(folder))
         folders = [name for name in names if name not in files]
         others = [name for name in folders if any(name in known for known in _NAMES.values())]  # these are no classes
-        if folder == path and (others or (folders and split != "train")):
+        if folder == path and (others or (folders and split != "train" and not whole)):
             raise _no_split(others or folders, split, path)
         return ImageFolder(folder)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); check who may") from None
+
+
+def _named(names: Sequence[str]) -> bool:
+    """Whether one of the files carries the name of a split."""
+    words = {word for name in names for word in re.split(r"[^a-z0-9]+", name.lower())}
+    return any(words & set(known) for known in _NAMES.values())
 
 
 def _of_split(names: Sequence[str], split: Split, path: Path) -> list[str]:

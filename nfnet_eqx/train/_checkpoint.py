@@ -24,12 +24,15 @@ class Checkpoints:
 
     def __init__(self, folder: Path, *, keep: int):
         self.folder = folder.absolute()
-        best = preservation_policy.BestN(
-            get_metric_fn=lambda metrics: metrics["top1"], n=1, keep_checkpoints_without_metrics=False
-        )
+
+        def top1(metrics: Mapping[str, float]) -> float:
+            return metrics["top1"]
+
+        best = preservation_policy.BestN(get_metric_fn=top1, n=1, keep_checkpoints_without_metrics=False)
         last = preservation_policy.LatestN(keep)
         options = ocp.CheckpointManagerOptions(
-            preservation_policy=preservation_policy.AnyPreservationPolicy([last, best])
+            preservation_policy=preservation_policy.AnyPreservationPolicy([last, best]),
+            best_fn=top1,  # without it Orbax writes no metrics, and forgets the best with the process
         )
         with self._explained("cannot be opened"):
             self._manager = ocp.CheckpointManager(self.folder, options=options)

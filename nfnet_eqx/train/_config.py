@@ -60,7 +60,7 @@ class TrainConfig:
         eval_size: side of a picture in evaluation.
         preprocess: how a picture is prepared in evaluation, sizes apart, and normalized always; `None`: as the
             checkpoint says, or for an architecture as its `numerics` was published.
-        epochs: passes over the data; a fraction is possible.
+        epochs: passes over the data, whole or not; in each, a picture comes `augment.repeats` times.
         batch_size: pictures in a step, over all devices.
         micro_batches: parts in which each device goes through its share of the batch, to save memory.
         label_smoothing: probability mass spread over all classes.
@@ -70,7 +70,8 @@ class TrainConfig:
         optimizer: the optimizer.
         precision: of activations and gradients. Parameters, weight standardization, logits and loss are float32 always.
         remat: compute each block's activations again in the backward pass, to save memory.
-        fsdp: shard parameters and optimizer state over the devices instead of replicating them.
+        fsdp: between the steps, shard parameters and optimizer state over the devices instead of replicating them;
+            within a step, every device has parameters and gradients whole.
         seed: decides everything random.
         eval_every: epochs between evaluations, each of which saves a checkpoint; the last step always does.
         checkpoint_every: steps between further checkpoints; 0: none.

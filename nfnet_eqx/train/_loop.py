@@ -14,6 +14,7 @@ from jaxtyping import PyTree
 
 from nfnet_eqx._count import count
 from nfnet_eqx._errors import InputError
+from nfnet_eqx._nfnet import NFNet
 from nfnet_eqx.data import Source, eval_stream, open_source, train_stream
 from nfnet_eqx.train._checkpoint import Checkpoints
 from nfnet_eqx.train._config import TrainConfig
@@ -24,7 +25,7 @@ from nfnet_eqx.train._mesh import REPLICATED, make_mesh, put_batch, shardings
 from nfnet_eqx.train._metrics import Log, Writer, read_metrics
 from nfnet_eqx.train._plot import plot_curves
 from nfnet_eqx.train._program import make_program
-from nfnet_eqx.train._run import CHECKPOINTS_NAME, CURVES_NAME, EXPORT_NAME, claim
+from nfnet_eqx.train._run import CHECKPOINTS_NAME, CURVES_NAME, EXPORT_NAME, claim, on_first_process
 from nfnet_eqx.train._start import Start, count_classes, find_start
 from nfnet_eqx.train._watch import Window, sigterm
 
@@ -62,7 +63,7 @@ def train(config: TrainConfig, *, recipe: str = "", writers: Sequence[Writer] = 
 
     Returns:
         How far it came. The folder `config.out` then holds `run.json`, `metrics.jsonl`, `checkpoints/` (the states),
-        and at the end `curves.png` and `checkpoint/` (the network, as `from_pretrained` opens it).
+        `curves.png`, and at the end `checkpoint/` (the network, as `from_pretrained` opens it).
 
     Raises:
         InputError: the data, the model, the batch size or the folder cannot be used, or the loss is no longer finite.
@@ -70,10 +71,11 @@ def train(config: TrainConfig, *, recipe: str = "", writers: Sequence[Writer] = 
     init_distributed()
     mesh = make_mesh()
     _check_batch(config, mesh)
-    source, held_out = open_source(config.data, "train"), open_source(config.eval_data or config.data, "validation")
+    source = open_source(config.data, "train")
+    held_out = open_source(config.eval_data or config.data, "validation", whole=config.eval_data is not None)
     start = find_start(config, count_classes(config, source, held_out))
 
-    steps_per_epoch = len(source) / config.batch_size
+    steps_per_epoch = len(source) * config.augment.repeats / config.batch_size
     total_steps = max(round(config.epochs * steps_per_epoch), 1)
     program = make_program(config, start.config, start.preprocess, mesh, total_steps=total_steps)
     _claim_and_announce(config, recipe, start, source, total_steps, mesh)
@@ -93,6 +95,7 @@ def train(config: TrainConfig, *, recipe: str = "", writers: Sequence[Writer] = 
             pictures = _eval_batches(config, start, held_out)
             return evaluate(network, pictures, mesh=mesh, precision=config.precision, num_pictures=len(held_out))
 
+        stack.callback(_draw_curves, config, f"{start.architecture} on {source.name}")
         log = stack.enter_context(
             Log(
                 config.out,
@@ -105,7 +108,7 @@ def train(config: TrainConfig, *, recipe: str = "", writers: Sequence[Writer] = 
         )
         batches = stack.enter_context(contextlib.closing(_train_batches(config, source, first)))
         stopped = stack.enter_context(sigterm())
-        window, evaluation = Window(config, program.schedule, steps_per_epoch), None
+        window, evaluation = Window(config, program.schedule, steps_per_epoch, checkpoints.latest), None
 
         for step in range(first + 1, total_steps + 1):
             batch = next(batches)
@@ -114,51 +117,62 @@ def train(config: TrainConfig, *, recipe: str = "", writers: Sequence[Writer] = 
             if step % config.log_every == 0 or step == total_steps:
                 log.write(step, "train", window.line())
 
-            if _is_due(step, config.eval_every * steps_per_epoch) or step == total_steps:
+            preempted = (checkpoints.reached_preemption(step) or stopped()) and step < total_steps
+            if not preempted and (_is_due(step, config.eval_every * steps_per_epoch) or step == total_steps):
                 window.finish()
                 evaluation = judge()
                 numbers = {"loss": evaluation.loss, "top1": evaluation.top1, "top5": evaluation.top5}
                 log.write(step, "eval", numbers | {"epoch": step / steps_per_epoch})
                 checkpoints.save(step, state, {"top1": evaluation.top1})
                 window.restart()
-
-            preempted = checkpoints.reached_preemption(step) or stopped()
-            if preempted or (config.checkpoint_every and step % config.checkpoint_every == 0):
+            elif preempted or (config.checkpoint_every and step % config.checkpoint_every == 0):
                 window.finish()
                 checkpoints.save(step, state)
-            if preempted and step < total_steps:
+            if preempted:
                 checkpoints.wait()
                 _log.warning("%s: stopped by SIGTERM after step %s; the same command goes on", config.out, f"{step:,}")
                 return Result(step=step, total_steps=total_steps, evaluation=None, checkpoint=None)
 
         checkpoints.wait()
         evaluation = evaluation or judge()  # a finished run, called again
-
-    network = eqx.combine(_whole(state.params if state.ema is None else state.ema, mesh), program.static)
-    if jax.process_index() == 0:
-        export(
-            network,
-            config.out / EXPORT_NAME,
-            architecture=start.architecture,
-            preprocess=start.preprocess,
-            labels=source.classes if source.num_classes == start.config.num_classes else None,
-            training={"recipe": recipe} | {k: v for k, v in config.to_dict().items() if k not in ("out", "preprocess")},
-            results={"top1": evaluation.top1, "top5": evaluation.top5, "loss": evaluation.loss},
-            dataset=str(config.data),
-            base_model=start.base_model,
-        )
-        title = f"{start.architecture} on {source.name}"
-        plot_curves(read_metrics(config.out), config.out / CURVES_NAME, title)
+        network = eqx.combine(_whole(state.params if state.ema is None else state.ema, mesh), program.static)
+        on_first_process(lambda: _export(config, recipe, start, source, network, evaluation))
     return Result(step=total_steps, total_steps=total_steps, evaluation=evaluation, checkpoint=config.out / EXPORT_NAME)
+
+
+def _export(
+    config: TrainConfig, recipe: str, start: Start, source: Source, network: NFNet, evaluation: Evaluation
+) -> None:
+    export(
+        network,
+        config.out / EXPORT_NAME,
+        architecture=start.architecture,
+        preprocess=start.preprocess,
+        labels=source.classes if source.num_classes == start.config.num_classes else None,
+        training={"recipe": recipe} | {k: v for k, v in config.to_dict().items() if k not in ("out", "preprocess")},
+        results={"top1": evaluation.top1, "top5": evaluation.top5, "loss": evaluation.loss},
+        dataset=str(config.data),
+        base_model=start.base_model,
+    )
+
+
+def _draw_curves(config: TrainConfig, title: str) -> None:
+    """Of a run that ended in whatever way; one that failed before its first line has none."""
+    if jax.process_index() == 0 and (metrics := read_metrics(config.out)):
+        plot_curves(metrics, config.out / CURVES_NAME, title)
 
 
 def _check_batch(config: TrainConfig, mesh: Mesh) -> None:
     mixed = config.augment.mixup > 0 or config.augment.cutmix
+    sam = config.optimizer.sam_rho > 0 and config.optimizer.sam_fraction < 1
     repeats = config.augment.repeats
     parts = {
         f"{mesh.size} devices": mesh.size,
         f"micro_batches (={config.micro_batches})": config.micro_batches,
-        "pairs of mixed pictures": 2 if mixed else 1,
+        "pairs of pictures": 2 if mixed or sam else 1,
+        f"optimizer.sam_fraction (={config.optimizer.sam_fraction})": (
+            round(1 / config.optimizer.sam_fraction) if sam else 1
+        ),
     }
     unit = math.lcm(math.prod(parts.values()), 2 * repeats if repeats > 1 else 1)
     if config.batch_size % unit:
@@ -176,7 +190,7 @@ def _claim_and_announce(
 ) -> None:
     size = count(start.config, config.image_size)
     copies = 2 if config.optimizer.ema_decay is None else 3  # parameters, momentum, average
-    claim(config, recipe, start.config, bytes_needed=size.parameters * 4 * copies)
+    claim(config, recipe, start.config, source, bytes_needed=size.parameters * 4 * copies)
     _log.info(
         "%s: %s parameters, %.2f G multiply-adds a picture; %s pictures of %d classes; %s steps of %d on %d %s",
         start.architecture,

@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from jax.experimental import multihost_utils
 from nfnet_eqx._config import NFNetConfig
 from nfnet_eqx._errors import InputError
 from nfnet_eqx.convert._files import read_json, replacing, write_json
+from nfnet_eqx.data import Source
 from nfnet_eqx.train._config import TrainConfig
 
 RUN_NAME = "run.json"
@@ -26,28 +28,42 @@ _MAY_CHANGE = {
 }  # fmt: skip
 
 
-def claim(config: TrainConfig, recipe: str, network: NFNetConfig, *, bytes_needed: int) -> None:
+def claim(config: TrainConfig, recipe: str, network: NFNetConfig, source: Source, *, bytes_needed: int) -> None:
     """Makes `config.out` the folder of this run, or finds that it is.
 
     Args:
         config: the resolved configuration; it is written to `run.json`.
         recipe: the recipe that it came from.
         network: the network that is trained.
+        source: the training pictures; where they are may change from call to call, but not how many or of what.
         bytes_needed: by one checkpoint; the disk must hold as many as the run keeps, and one that is being written.
 
     Raises:
         InputError: the folder holds another run (every difference is named) or other files, or the disk is too small.
     """
-    settings = {"recipe": recipe, "config": config.to_dict(), "network": network.to_dict()}
+    settings = {
+        "recipe": recipe,
+        "config": config.to_dict(),
+        "network": network.to_dict(),
+        "data": {"pictures": len(source), "classes": None if source.classes is None else list(source.classes)},
+    }
+    on_first_process(lambda: _claim(config.out, settings, bytes_needed * (config.keep + 2)))
+
+
+def on_first_process(work: Callable[[], object]) -> None:
+    """Lets one process do something for all; the others wait, and fail when it fails instead of waiting for ever.
+
+    Raises:
+        InputError: what was raised there; elsewhere, that it was.
+    """
     fault = None
     if jax.process_index() == 0:
         try:
-            _claim(config.out, settings, bytes_needed * (config.keep + 2))
-        except InputError as error:
+            work()
+        except (InputError, OSError) as error:
             fault = error
-    # The others wait for the first one's answer, or they would wait for its first step, and for ever.
     if jax.process_count() > 1 and multihost_utils.broadcast_one_to_all(np.int32(fault is not None)) and not fault:
-        fault = InputError(f"out (={config.out}): process 0 refuses it, and says why")
+        fault = InputError("process 0 cannot go on, and says why")
     if fault:
         raise fault
 
@@ -58,7 +74,8 @@ def _claim(out: Path, settings: dict[str, Any], bytes_needed: int) -> None:
         _compare(file, settings)
     elif out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"out (={out}) exists and holds no run ({RUN_NAME} is missing); choose another folder")
-    _check_space(out, bytes_needed)
+    written = sum(entry.stat().st_size for entry in (out / CHECKPOINTS_NAME).rglob("*") if entry.is_file())
+    _check_space(out, max(bytes_needed - written, 0))
     if not file.exists():
         out.mkdir(parents=True, exist_ok=True)
         versions = {name: importlib.metadata.version(name) for name in ("nfnet-eqx", "jax", "equinox", "optax")}
@@ -71,8 +88,9 @@ def _compare(file: Path, settings: dict[str, Any]) -> None:
     before = read_json(file)
     old, new = _flat(before.get("config", {})), _flat(settings["config"])
     differ = [name for name in new if old.get(name) != new[name] and name.split(".")[0] not in _MAY_CHANGE]
-    if not differ and before.get("network") != settings["network"]:
-        differ, old, new = ["network"], {"network": "another network"}, {"network": "this one"}
+    for part, what in (("network", "network"), ("data", "pictures or classes")):
+        if not differ and before.get(part) != settings[part]:
+            differ, old, new = [part], {part: f"other {what}"}, {part: "these"}
     if differ:
         changes = ", ".join(f"{name} (was {old.get(name)}, now {new[name]})" for name in differ)
         raise InputError(f"{file.parent}: holds a run with other settings: {changes}; choose another folder")

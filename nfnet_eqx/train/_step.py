@@ -45,7 +45,7 @@ def make_step(
     mesh: Mesh,
     specs: TrainState,
 ) -> Step:
-    """The compiled step of a run: state and a global batch to the next state and `loss`, `top1`, `grad_norm`.
+    """The compiled step of a run: state and global batch to the next state, `loss`, `top1`, `grad_norm`, `param_norm`.
 
     The state is donated. Under SAM the gradient is taken at `params + rho * g / |g|`, with `g` the gradient of (a part
     of) the same batch over *all* devices; the paper's is that of each device alone, which would make a run depend on
@@ -88,7 +88,7 @@ def make_step(
         params = eqx.combine(optax.apply_updates(trained, updates), frozen)
         decay = config.optimizer.ema_decay
         ema = None if decay is None else update_ema(state.ema, params, state.step, decay)
-        metrics |= {"grad_norm": optax.tree.norm(grads)}
+        metrics |= {"grad_norm": optax.tree.norm(grads), "param_norm": optax.tree.norm(params)}
         return TrainState(step=state.step + 1, params=params, ema=ema, opt_state=opt_state), metrics
 
     return jax.jit(step, donate_argnums=0, out_shardings=(shardings(specs, mesh), shardings(REPLICATED, mesh)))
@@ -114,7 +114,7 @@ def _gradient(
     step_key = jr.fold_in(jr.key(config.seed), step)
     keys = jax.vmap(functools.partial(jr.fold_in, step_key))(first + jnp.arange(len(images)))
     batch = _every_pair((images, labels, keys), every)
-    count = config.micro_batches if len(batch[0]) % config.micro_batches == 0 else 1
+    count = config.micro_batches
     parts = jax.tree.map(lambda a: a.reshape(count, -1, *a.shape[1:]), batch)
 
     params, rest = gather(trained, trained_specs), gather(frozen, frozen_specs)
@@ -163,11 +163,10 @@ def _loss(
 
 
 def _every_pair(batch: PyTree, every: int) -> PyTree:
-    """Every `every`-th pair of neighbours, so that mixed pictures stay together; all of them where they are few."""
-    size = len(jax.tree.leaves(batch)[0])
-    if every == 1 or size < 2 * every:
+    """Every `every`-th pair of neighbours, so that mixed pictures stay together."""
+    if every == 1:
         return batch
-    return jax.tree.map(lambda a: a.reshape(size // 2, 2, *a.shape[1:])[::every].reshape(-1, *a.shape[1:]), batch)
+    return jax.tree.map(lambda a: a.reshape(-1, 2, *a.shape[1:])[::every].reshape(-1, *a.shape[1:]), batch)
 
 
 class _Remat(eqx.Module):

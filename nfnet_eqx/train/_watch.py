@@ -23,8 +23,14 @@ class Window:
     They are read one step late: the devices already work on the next one then, and never wait for us.
     """
 
-    def __init__(self, config: TrainConfig, schedule: optax.Schedule, steps_per_epoch: float):
-        self._config, self._steps_per_epoch = config, steps_per_epoch
+    def __init__(
+        self,
+        config: TrainConfig,
+        schedule: optax.Schedule,
+        steps_per_epoch: float,
+        last_saved: Callable[[], int | None],
+    ):
+        self._config, self._steps_per_epoch, self._last_saved = config, steps_per_epoch, last_saved
         self._rate = lambda step: float(jnp.asarray(schedule(step - 1)))
         self._running: tuple[int, Metrics] | None = None
         self._finished: list[dict[str, float]] = []
@@ -47,17 +53,19 @@ class Window:
         """Waits for the step that is running.
 
         Raises:
-            InputError: its loss or gradient is not finite. Call this before a state is saved, and no such one ever is.
+            InputError: its loss, its gradient or the parameters after it are not finite. Call this before a state is
+                saved, and no such one ever is.
         """
         if self._running is None:
             return
         (step, metrics), self._running = self._running, None
-        values = {name: float(metrics[name]) for name in ("loss", "top1", "grad_norm")}
+        values = {name: float(metrics[name]) for name in ("loss", "top1", "grad_norm", "param_norm")}
         if not all(map(math.isfinite, values.values())):
-            optimizer = self._config.optimizer
+            optimizer, good = self._config.optimizer, self._last_saved()
             raise InputError(
                 f"{self._config.out}: step {step}: loss {values['loss']:.4g}, gradient norm {values['grad_norm']:.4g} "
-                f"at learning rate {self._rate(step):.4g}. In a new folder, lower "
+                f"at learning rate {self._rate(step):.4g}. The last good checkpoint is "
+                f"{'none' if good is None else f'step {good}'}. In a new folder, lower "
                 f"optimizer.learning_rate (={optimizer.learning_rate}) or optimizer.clipping "
                 f"(={optimizer.clipping}), or lengthen optimizer.warmup (={optimizer.warmup:.4g})"
             )

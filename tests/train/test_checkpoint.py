@@ -31,10 +31,11 @@ def state(config: TrainConfig) -> TrainState:
 
 
 def test_the_last_ones_and_the_best_stay(state: TrainState, tmp_path: Path):
-    checkpoints = Checkpoints(tmp_path, keep=2)
-    for step, top1 in enumerate((10.0, 90.0, 20.0, None, 30.0, None), 1):
-        checkpoints.save(step, state, None if top1 is None else {"top1": top1})
-    checkpoints.close()
+    for first, values in ((1, (10.0, 90.0, 20.0)), (4, (None, 30.0, None))):  # the second time as a run that goes on
+        checkpoints = Checkpoints(tmp_path, keep=2)
+        for step, top1 in enumerate(values, first):
+            checkpoints.save(step, state, None if top1 is None else {"top1": top1})
+        checkpoints.close()
     assert sorted(int(folder.name) for folder in tmp_path.iterdir() if folder.name.isdigit()) == [2, 5, 6]
 
 

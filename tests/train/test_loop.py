@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -99,7 +100,9 @@ def test_sigterm_saves_and_the_run_that_goes_on_ends_as_an_unbroken_one(
     assert_equal_runs(whole, broken)
 
 
-def test_a_run_of_other_settings_is_not_gone_on_with_and_nothing_is_lost(config: TrainConfig, changed: Changed):
+def test_a_run_of_other_settings_is_not_gone_on_with_and_nothing_is_lost(
+    config: TrainConfig, changed: Changed, tmp_path: Path
+):
     train(changed(config, epochs=0.2))
     before = {p: p.read_bytes() for p in config.out.rglob("*") if p.is_file()}
     with pytest.raises(
@@ -108,7 +111,18 @@ def test_a_run_of_other_settings_is_not_gone_on_with_and_nothing_is_lost(config:
         train(changed(config, epochs=0.2, seed=1, learning_rate=0.5))
     with pytest.raises(InputError, match=r"model \(was .*tiny, now nfnet_cifar10\)"):
         train(changed(config, epochs=0.2, model="nfnet_cifar10"))
+    with np.load(config.data / "train.npz") as arrays:
+        fewer = {name: array[:64] for name, array in arrays.items()}
+    shutil.copytree(config.data, tmp_path / "fewer")
+    np.savez(tmp_path / "fewer" / "train.npz", **fewer)
+    with pytest.raises(InputError, match=r"data \(was other pictures or classes, now these\)"):
+        train(changed(config, epochs=0.2, data=tmp_path / "fewer"))
     assert {p: p.read_bytes() for p in config.out.rglob("*") if p.is_file()} == before
+
+
+def test_repeats_and_epochs_make_steps_together(config: TrainConfig, changed: Changed):
+    result = train(changed(config, epochs=0.1, repeats=4, batch_size=16))
+    assert result.total_steps == round(0.1 * 4 * 96 / 16)
 
 
 def test_a_folder_with_other_files_is_left_alone(config: TrainConfig):
@@ -132,6 +146,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_no_such_state_is_saved(conf
     checkpoints = Checkpoints(config.out / "checkpoints", keep=2)
     last = checkpoints.latest()
     checkpoints.close()
+    assert f"The last good checkpoint is {'none' if last is None else f'step {last}'}." in str(error.value)
     assert last is None or f"step {last + 1}" in str(error.value) or f"step {last + 2}" in str(error.value)
 
 
@@ -145,6 +160,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_no_such_state_is_saved(conf
         ({"frozen": ("stages.7",)}, r"optimizer.frozen: no parameter's name starts with 'stages.7'"),
         ({"frozen": ("stem", "stages", "final_conv", "head")}, r"leaves nothing to train"),
         ({"data": Path("nowhere")}, r"nowhere"),
+        ({"sam_rho": 0.1, "sam_fraction": 0.25}, r"multiple of 64, for 8 devices, pairs of .*sam_fraction .*; use 64"),
     ],
 )
 def test_what_cannot_be_trained_is_refused_before_anything_is_written(config, changed: Changed, values, message: str):

@@ -214,4 +214,4 @@ def test_the_published_networks_have_a_step(config: TrainConfig, changed):
     images, labels = jax.ShapeDtypeStruct((32, 64, 64, 3), jnp.uint8), jax.ShapeDtypeStruct((32,), jnp.int32)
     state, metrics = jax.eval_shape(program.step, program.abstract, images, labels)
     assert jax.tree.structure(state) == jax.tree.structure(program.abstract)
-    assert set(metrics) == {"loss", "top1", "grad_norm"}
+    assert set(metrics) == {"loss", "top1", "grad_norm", "param_norm"}
