@@ -97,8 +97,8 @@ def write(file: Path, source: Source, first: int, number: int, classes: tuple[st
     examples = [source[index] for index in range(first, min(first + number, len(source)))]
     images, labels = np.stack([example.image for example in examples]), np.array([e.label for e in examples])
     file.parent.mkdir(parents=True, exist_ok=True)
-    arrays = {"images": images, "labels": labels} | ({} if classes is None else {"classes": np.array(classes)})
-    np.savez(file, allow_pickle=False, **arrays)
+    names = classes or tuple(str(label) for label in range(source.num_classes))
+    np.savez(file, images=images, labels=labels, classes=np.array(names))
 
 
 def configure(arm: Arm, rate: float, options: Options, data: Path, out: Path) -> TrainConfig:

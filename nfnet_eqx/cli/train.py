@@ -28,9 +28,10 @@ recipes:
 DATA is a folder of class folders, or of .tar, .parquet or .array_record files, CIFAR-like .npz or IDX files, with a
 part for training and one for validation. `nfnet-eqx train --recipe NAME --help` lists every field of a recipe.
 
-Example:
+Example (a few pictures want larger steps than the recipe's, which is for ImageNet):
     nfnet-eqx train --recipe finetune --model nfnet_cifar10 --data digits --out runs/digits \\
-        --image-size 32 --eval-size 32 --epochs 3 --batch-size 64"""
+        --image-size 32 --eval-size 32 --epochs 3 --batch-size 64 --augment.crop padded --augment.no-flip \\
+        --optimizer.learning-rate 0.4 --optimizer.clipping 0.1 --optimizer.clipping-eps 1 --optimizer.ema-decay None"""
 
 
 def train(arguments: Sequence[str]) -> None:
@@ -57,7 +58,7 @@ def train(arguments: Sequence[str]) -> None:
         if not wants_help and arguments:
             raise InputError(f"--recipe is needed: one of {', '.join(RECIPES)}")
         print(USAGE.format(recipes="\n".join(f"  {name:9} {_summary(name)}" for name in RECIPES)))
-        return
+        raise SystemExit(0)  # as tyro does after a help
     if first.recipe not in RECIPES:
         raise InputError(f"--recipe {first.recipe}: there are {', '.join(RECIPES)}")
     config = _resolve(first, changes, wants_help)

@@ -66,7 +66,7 @@ class Window:
                 f"{self._config.out}: step {step}: loss {values['loss']:.4g}, gradient norm {values['grad_norm']:.4g} "
                 f"at learning rate {self._rate(step):.4g}. The last good checkpoint is "
                 f"{'none' if good is None else f'step {good}'}. In a new folder, lower "
-                f"optimizer.learning_rate (={optimizer.learning_rate}) or optimizer.clipping "
+                f"optimizer.learning_rate (={optimizer.learning_rate}), set a smaller optimizer.clipping "
                 f"(={optimizer.clipping}), or lengthen optimizer.warmup (={optimizer.warmup:.4g})"
             )
         self._finished.append(values)

@@ -12,11 +12,13 @@ from nfnet_eqx.cli import main
 
 
 def test_help_names_the_recipes(capsys: pytest.CaptureFixture[str]):
-    assert main(["train", "--help"]) == 0
+    with pytest.raises(SystemExit) as end:
+        main(["train", "--help"])
+    assert end.value.code == 0
     out = capsys.readouterr().out
     for recipe in ("imagenet", "web", "finetune", "cifar10", "smoke"):
         assert f"\n  {recipe} " in out
-    assert "Example:" in out
+    assert "Example " in out
 
 
 def test_a_recipes_help_lists_every_field_with_its_value(capsys: pytest.CaptureFixture[str]):
