@@ -174,7 +174,12 @@ def write_safetensors(
 
 
 def load_tensors(
-    config: NFNetConfig, tensors: Mapping[str, Any], *, source: str, dtype: DTypeLike | None = None
+    config: NFNetConfig,
+    tensors: Mapping[str, Any],
+    *,
+    source: str,
+    dtype: DTypeLike | None = None,
+    device: jax.Device | jax.sharding.Sharding | None = None,
 ) -> NFNet:
     """The network of `config` with its parameters taken, by name, from `tensors`.
 
@@ -186,6 +191,7 @@ def load_tensors(
         tensors: arrays by timm's names: a dictionary, or a `TensorFile`, which is read tensor by tensor.
         source: what the tensors came from, for the message.
         dtype: what to keep the parameters in; `None` is float32.
+        device: where to put them, one after the other; `None` is JAX's default device.
 
     Raises:
         InputError: a tensor is missing, unexpected, of another shape, no floating-point number, or holds NaN or
@@ -218,7 +224,7 @@ def load_tensors(
         if not _is_finite(array):
             faults["not finite"].append(f"{name!r} holds NaN or infinity as {dtype}")
         if not any(faults.values()):
-            parameters[name] = jax.device_put(array)
+            parameters[name] = jax.device_put(array, device)
     if any(faults.values()):
         kinds = [f"{len(names)} {kind} ({_first(names)})" for kind, names in faults.items() if names]
         raise InputError(

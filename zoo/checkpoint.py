@@ -5,11 +5,13 @@ its keys. What timm has no key for stands under `"nfnet_eqx"`, which timm passes
 """
 
 import dataclasses
+import hashlib
 import importlib.metadata
 import logging
 import os
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,7 @@ from nfnet_eqx._errors import InputError
 from nfnet_eqx._nfnet import NFNet
 from nfnet_eqx._surgery import replace_head, replace_in_channels
 from nfnet_eqx.convert._files import read_json, replacing, write_json
-from nfnet_eqx.convert._tensors import INDEX_SUFFIX, load_tensors, open_safetensors, write_safetensors
+from nfnet_eqx.convert._tensors import INDEX_SUFFIX, load_tensors, open_safetensors, read_index, write_safetensors
 from nfnet_eqx.convert.timm import TIMM_ARCHITECTURES, config_from_timm, config_to_timm, pretrained_cfg_from_timm
 from nfnet_eqx.zoo.classify import Prediction, classify
 from nfnet_eqx.zoo.labels import imagenet1k
@@ -38,6 +40,28 @@ _ABOUT = ("tag", "license", "description", "origin_url", "paper_name", "paper_id
 
 _log = logging.getLogger(__name__)
 
+# Where parameters live: a device, or a sharding over several.
+Placement = jax.Device | jax.sharding.Sharding
+
+
+@dataclasses.dataclass(frozen=True)
+class Origin:
+    """Where a checkpoint came from, to the byte; as text, `"timm/dm_nfnet_f0.dm_in1k@<commit>"` or a folder.
+
+    Attributes:
+        name: the id of a repository on the Hub, a folder or file, or the name of a bundled checkpoint; empty for one
+            that was made here.
+        commit: what the revision of a repository resolved to: 40 hexadecimal digits.
+        sha256: the digest of each file that was read, by its name.
+    """
+
+    name: str = ""
+    commit: str | None = None
+    sha256: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return f"{self.name}@{self.commit}" if self.commit else self.name
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Checkpoint:
@@ -48,7 +72,7 @@ class Checkpoint:
         preprocess: how a picture becomes its input.
         labels: the name of each class, where known.
         architecture: what the network is called, e.g. `"dm_nfnet_f0"`.
-        source: where it came from: a folder, a Hub id with its revision, the name of a bundled checkpoint.
+        source: where it came from, with the commit and the sha256 of its files.
         about: what its file says about its origin, under timm's keys (`license`, `tag`, `origin_url`, ...).
     """
 
@@ -56,7 +80,7 @@ class Checkpoint:
     preprocess: Preprocess
     labels: tuple[str, ...] | None = None
     architecture: str
-    source: str = ""
+    source: Origin = Origin()
     about: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -90,7 +114,9 @@ def load_checkpoint(
     num_classes: int | None = None,
     in_channels: int | None = None,
     dtype: DTypeLike | None = None,
-    source: str | None = None,
+    device: Placement | None = None,
+    name: str | None = None,
+    commit: str | None = None,
 ) -> Checkpoint:
     """Open the checkpoint in a folder, ours or timm's.
 
@@ -100,7 +126,9 @@ def load_checkpoint(
         num_classes: another number of classes: the classifier starts afresh, and the log says so.
         in_channels: another number of input channels: the first convolution is adapted by timm's rule.
         dtype: what to keep the parameters in; `None` is float32.
-        source: what to call the checkpoint in `Checkpoint.source` and in messages; by default the folder.
+        device: where to put the parameters, one after the other as they are read; by default JAX's default device.
+        name: what to call the checkpoint in `Checkpoint.source` and in messages; by default the folder.
+        commit: of the repository `name` that the folder is a copy of.
 
     Raises:
         InputError: the folder holds no checkpoint, or one that is broken; the message says in what.
@@ -118,19 +146,26 @@ def load_checkpoint(
         labels = _read_labels(pretrained_cfg.get("label_names"), config.num_classes)
     except InputError as error:
         raise InputError(f"{config_file}: {error}") from None
-    with open_safetensors(weights) as tensors:
-        model = load_tensors(config, tensors, source=str(weights), dtype=dtype)
+    # The digests take as long as the arrays, and a thread of their own.
+    with ThreadPoolExecutor(1) as beside, open_safetensors(weights) as tensors:
+        digests = beside.submit(sha256, checkpoint_files(folder))
+        model = load_tensors(config, tensors, source=str(weights), dtype=dtype, device=device)
     ckpt = Checkpoint(
         model=model,
         preprocess=preprocess,
         labels=labels,
         architecture=architecture,
-        source=source or str(folder),
+        source=Origin(name or str(folder), commit, digests.result()),
         about={key: pretrained_cfg[key] for key in _ABOUT if pretrained_cfg.get(key) is not None},
     )
-    if num_classes is not None and num_classes != config.num_classes:
-        ckpt = _with_new_head(ckpt, num_classes, dtype)
-    if in_channels is not None and in_channels != config.in_channels:
+    return adapt(ckpt, num_classes, in_channels)
+
+
+def adapt(ckpt: Checkpoint, num_classes: int | None, in_channels: int | None) -> Checkpoint:
+    """The checkpoint for another number of classes or input channels; `None` leaves it as it is."""
+    if num_classes is not None and num_classes != ckpt.config.num_classes:
+        ckpt = _with_new_head(ckpt, num_classes)
+    if in_channels is not None and in_channels != ckpt.config.in_channels:
         ckpt = dataclasses.replace(ckpt, model=replace_in_channels(ckpt.model, in_channels))
     return ckpt
 
@@ -188,6 +223,26 @@ def _find_weights(path: Path) -> Path:
     )
 
 
+def checkpoint_files(path: Path) -> list[Path]:
+    """The files that a checkpoint in a folder consists of: its config, and its weights in one file or in shards.
+
+    Raises:
+        InputError: there are no weights.
+    """
+    weights = _find_weights(path)
+    shards = read_index(weights) if weights.name.endswith(INDEX_SUFFIX) else ()
+    return [weights.parent / CONFIG_NAME, weights, *(weights.parent / shard for shard in shards)]
+
+
+def sha256(files: Iterable[Path]) -> dict[str, str]:
+    """The digest of each file, by its name."""
+    digests = {}
+    for path in files:
+        with path.open("rb") as file:
+            digests[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
+    return digests
+
+
 def _read_config(settings: dict[str, Any]) -> tuple[str, NFNetConfig]:
     """The network, from our own description where there is one, else from timm's."""
     ours = settings.get("nfnet_eqx")
@@ -220,14 +275,16 @@ def _read_labels(names: Any, num_classes: int) -> tuple[str, ...] | None:
     return tuple(names)
 
 
-def _with_new_head(ckpt: Checkpoint, num_classes: int, dtype: DTypeLike | None) -> Checkpoint:
+def _with_new_head(ckpt: Checkpoint, num_classes: int) -> Checkpoint:
     if num_classes:
         message = "%s: the classifier for %d classes was replaced by an untrained one for %d"
         _log.warning(message, ckpt.source, ckpt.config.num_classes, num_classes)
     model = replace_head(ckpt.model, num_classes, key=jax.random.key(0))
-    head = jax.tree.map(lambda leaf: leaf.astype(dtype or leaf.dtype) if eqx.is_array(leaf) else leaf, model.head)
+    trained = next(iter(_names.named_parameters(model).values()))
+    arrays, rest = eqx.partition(model.head, eqx.is_array)
+    arrays = jax.tree.map(lambda leaf: jax.device_put(leaf.astype(trained.dtype), trained.sharding), arrays)
     about = {key: value for key, value in ckpt.about.items() if key != "label_descriptions"}
-    model = eqx.tree_at(lambda m: m.head, model, head)
+    model = eqx.tree_at(lambda m: m.head, model, eqx.combine(arrays, rest))
     return dataclasses.replace(ckpt, model=model, labels=None, about=about)
 
 
