@@ -15,6 +15,7 @@ from jaxtyping import Int32
 from tqdm import tqdm
 
 from nfnet_eqx._errors import InputError
+from nfnet_eqx.cli import _published
 from nfnet_eqx.cli._text import printable
 from nfnet_eqx.data import EvalBatch, Source, eval_stream, open_source
 from nfnet_eqx.train._evaluate import Evaluation, Measure
@@ -23,6 +24,7 @@ from nfnet_eqx.train._mesh import make_mesh
 from nfnet_eqx.train._plot import plot_confusion
 from nfnet_eqx.zoo.checkpoint import Checkpoint
 from nfnet_eqx.zoo.hub import from_pretrained
+from nfnet_eqx.zoo.labels import imagenet1k, imagenet1k_synsets
 
 # Of many classes, the table shows this many, the worst.
 _WORST = 20
@@ -35,6 +37,7 @@ def evaluate(
     split: Literal["train", "validation"] = "validation",
     batch_size: int = 64,
     size: int | None = None,
+    published: bool = False,
     by_index: bool = False,
     per_class: bool = False,
     confusion: Annotated[Path | None, tyro.conf.arg(metavar="PNG")] = None,
@@ -42,11 +45,12 @@ def evaluate(
 ) -> None:
     """Measure a checkpoint on labelled pictures: top-1, top-5 and loss, each with its 95 % bootstrap interval.
 
-    Classes are matched by their names where both sides know them, else by their order. A picture that cannot be read is
-    left out, and counted.
+    Classes are matched by their names where both sides know them (ImageNet's also by their WordNet ids, n01440764, of
+    which some will do), else by their order. A picture that cannot be read is left out, and counted.
 
-    Example:
+    Examples:
         nfnet-eqx evaluate nfnet_cifar10 --data data/cifar10 --confusion confusion.png
+        nfnet-eqx evaluate timm/dm_nfnet_f0.dm_in1k --data imagenet --published
 
     Args:
         checkpoint: a bundled checkpoint, a folder, or a Hub id such as timm/dm_nfnet_f0.dm_in1k.
@@ -55,6 +59,8 @@ def evaluate(
         split: which part of the data.
         batch_size: pictures that are run together, over all devices.
         size: side of the pictures in pixels, if not that of the checkpoint.
+        published: measure exactly as the checkpoint's published accuracy was measured, at the test size or at --size,
+            and compare.
         by_index: match the classes by their order, whatever they are called.
         per_class: list all classes, not only the worst.
         confusion: also draw which class is taken for which to this PNG.
@@ -68,7 +74,10 @@ def evaluate(
     if batch_size < 1:
         raise InputError(f"--batch-size {batch_size}: must be at least 1")
     source, ckpt = open_source(data, split, whole=True), from_pretrained(checkpoint)
-    if size is not None:
+    claim = _published.find_claim(ckpt, size) if published else None
+    if claim is not None:
+        ckpt = dataclasses.replace(ckpt, preprocess=claim.protocol.preprocess())
+    elif size is not None:
         preprocess = dataclasses.replace(ckpt.preprocess, test_input_size=(size, size))
         ckpt = dataclasses.replace(ckpt, preprocess=preprocess)
     order = _order(ckpt, source, by_index=by_index)
@@ -81,7 +90,7 @@ def evaluate(
     if confusion is not None:
         plot_confusion(found.confusion, labels, confusion)
     result = {
-        "checkpoint": ckpt.source,
+        "checkpoint": str(ckpt.source),
         "data": source.name,
         "split": split,
         "size": list(ckpt.preprocess.size(use_test_size=True)),
@@ -89,6 +98,7 @@ def evaluate(
         "broken": found.broken,
         "seconds": round(seconds, 1),
         **{name: _measured(found, name) for name in get_args(Measure)},
+        **({} if claim is None else {"published": _published.compare(claim, ckpt, source.num_classes, found)}),
         "classes": _classes(found, labels),
     }
     print(json_format.dumps(result, indent=2, allow_nan=False) if json else "\n".join(_lines(result, per_class)))
@@ -109,7 +119,9 @@ def _order(ckpt: Checkpoint, source: Source, *, by_index: bool) -> Int32[np.ndar
         raise InputError(f"{ckpt.source}: takes {ckpt.config.in_channels} channels; a picture has 3 (RGB)")
     if ours == 0:
         raise InputError(f"{ckpt.source}: has no classifier; fine-tune it on {source.name} first")
-    if theirs > ours or (theirs < ours and not by_index):
+    ids = {synset: i for i, synset in enumerate(imagenet1k_synsets())} if ckpt.labels == imagenet1k() else {}
+    by_id = not by_index and any(name in ids for name in source.classes or ())
+    if theirs > ours or (theirs < ours and not by_index and not by_id):
         raise InputError(
             f"{ckpt.source} has {ours} classes, {source.name} {theirs}; give data of the checkpoint's classes, or "
             "fine-tune it on these" + (" (--by-index takes them for its first ones)" if theirs < ours else "")
@@ -117,13 +129,14 @@ def _order(ckpt: Checkpoint, source: Source, *, by_index: bool) -> Int32[np.ndar
     order = np.arange(theirs, dtype=np.int32)
     if by_index or ckpt.labels is None or source.classes is None or ckpt.labels == source.classes:
         return order
-    index = {label: i for i, label in enumerate(ckpt.labels)}
+    index = ids if by_id else {label: i for i, label in enumerate(ckpt.labels)}
     strange = [name for name in source.classes if name not in index]
     if strange or len(index) < ours or len(set(source.classes)) < theirs:
         example = f"{strange[0]!r} is none of the checkpoint's" if strange else "a name stands for several classes"
+        remedy = "take that folder out" if by_id else "if both have them in the same order, add --by-index"
         raise InputError(
             f"{ckpt.source} and {source.name} name their classes differently ({example}, whose first is "
-            f"{ckpt.labels[0]!r}); if both have them in the same order, add --by-index"
+            f"{next(iter(index))!r}); {remedy}"
         )
     return np.asarray([index[name] for name in source.classes], np.int32)
 
@@ -188,6 +201,8 @@ def _lines(result: Mapping[str, Any], per_class: bool) -> list[str]:
     ):
         value, low, high = (_number(result[name][key], digits) for key in ("value", "low", "high"))
         lines.append(f"{title:6}  {value:>8}{unit}  {low} to {high}{unit}".rstrip())
+    if "published" in result:
+        lines += ["", *_published.lines(result["published"])]
 
     seen = [c for c in result["classes"] if c["pictures"]]
     worst = sorted(seen, key=lambda c: c["top1"])

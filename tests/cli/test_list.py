@@ -1,11 +1,13 @@
 """`nfnet-eqx list`."""
 
+import dataclasses
 import json
 
 import pytest
 
 from nfnet_eqx._variants import VARIANTS
 from nfnet_eqx.cli import main
+from nfnet_eqx.zoo.catalog import Published, catalog
 
 
 def test_the_json_list_holds_the_whole_family(capsys: pytest.CaptureFixture[str]):
@@ -31,3 +33,43 @@ def test_the_table_has_a_line_for_each_match_and_fits_a_terminal(capsys: pytest.
 def test_a_pattern_without_a_match_is_refused(capsys: pytest.CaptureFixture[str]):
     assert main(["list", "resnet*"]) == 2
     assert capsys.readouterr().err == "nfnet-eqx: no architecture matches 'resnet*'; nfnet-eqx list names them all\n"
+
+
+# --- checkpoints ---
+
+
+def test_the_table_of_checkpoints_has_them_all_and_fits_a_wide_terminal(capsys: pytest.CaptureFixture[str]):
+    assert main(["list", "--pretrained"]) == 0
+    header, *lines, where = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == [published.name for published in catalog()]
+    rows = {line.split()[0]: line.split()[1:] for line in lines}
+    figures = ["71.5", "M", "12.38", "G", "256"]
+    timm = ["83.47", "%", "timm", "apache-2.0", "timm/dm_nfnet_f0.dm_in1k"]
+    assert rows["dm_nfnet_f0.dm_in1k"] == [*figures, *timm]
+    # The paper prints one digit.
+    deepmind = ["83.6", "%", "deepmind", "not", "stated", "file", "F0_haiku.npz"]
+    assert rows["dm_nfnet_f0.deepmind"] == [*figures, *deepmind]
+    shipped = ["1.4", "M", "0.05", "G", "32", "88.5", "%", "deepmind", "apache-2.0"]
+    assert rows["nfnet_cifar10"] == [*shipped, *"ships with the package (CIFAR-10)".split()]
+    assert where == "files are under https://storage.googleapis.com/dm-nfnets/"
+    assert max(map(len, (header, *lines, where))) <= 120
+    for column, entry in (("parameters", "    71.5 M"), ("top-1", "83.47 %"), ("licence", "apache-2.0")):
+        assert header.index(column) == lines[1].index(entry), column
+
+
+def test_the_json_list_of_checkpoints_has_every_field(capsys: pytest.CaptureFixture[str]):
+    assert main(["list", "--pretrained", "dm_nfnet_f0.*", "--json"]) == 0
+    timm, deepmind = json.loads(capsys.readouterr().out)
+    assert timm.keys() == deepmind.keys() == {field.name for field in dataclasses.fields(Published)}
+    assert timm["hub_id"] == "timm/dm_nfnet_f0.dm_in1k"
+    assert [(protocol["size"], protocol["top1"]) for protocol in timm["published"]] == [(192, 81.436), (256, 83.468)]
+    assert (deepmind["license"], deepmind["file_size"]) == (None, 285_976_842)
+    assert deepmind["md5"] == "0a41039da1cb43adf47f1b7d86ddfe0f"
+
+
+def test_checkpoints_are_chosen_by_a_pattern(capsys: pytest.CaptureFixture[str]):
+    assert main(["list", "*cifar10", "--pretrained"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 2, "a header, a line, and no word of files to download"
+    assert main(["list", "dm_nfnet_f7*", "--pretrained"]) == 2
+    message = "no checkpoint matches 'dm_nfnet_f7*'; nfnet-eqx list --pretrained names them all"
+    assert capsys.readouterr().err == f"nfnet-eqx: {message}\n"

@@ -1,6 +1,5 @@
 """Preprocessing against timm itself, where it is installed: all published checkpoints, every mode, whole outputs."""
 
-import importlib
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +10,7 @@ import pytest
 from PIL import Image
 
 from nfnet_eqx.zoo.preprocess import Preprocess, open_image
+from tests.live.pair import timm
 
 ROOT = Path(__file__).resolve().parents[2]
 PHOTOS = sorted((ROOT / "examples" / "images").glob("*.jpg"))
@@ -28,15 +28,6 @@ CHECKPOINTS = [f"dm_nfnet_f{size}.dm_in1k" for size in range(7)] + [
 Transform = Callable[[Image.Image], Any]
 
 
-@pytest.fixture(scope="module")
-def timm() -> Any:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # those of other people's imports
-        module = pytest.importorskip("timm")
-        importlib.import_module("timm.data")
-    return module
-
-
 def as_timm_opens_it(path: Path) -> Image.Image:
     with warnings.catch_warnings(), Image.open(path) as image:
         warnings.simplefilter("ignore")
@@ -45,7 +36,7 @@ def as_timm_opens_it(path: Path) -> Image.Image:
 
 @pytest.mark.parametrize("use_test_size", [False, True], ids=["train", "test"])
 @pytest.mark.parametrize("name", CHECKPOINTS)
-def test_a_published_checkpoint_sees_what_it_sees_in_timm(name: str, use_test_size: bool, timm: Any):
+def test_a_published_checkpoint_sees_what_it_sees_in_timm(name: str, use_test_size: bool):
     pretrained_cfg = timm.models.get_pretrained_cfg(name).to_dict()
     settings = timm.data.resolve_data_config(pretrained_cfg=pretrained_cfg, use_test_size=use_test_size)
     transform: Transform = timm.data.create_transform(**settings)
@@ -59,7 +50,7 @@ def test_a_published_checkpoint_sees_what_it_sees_in_timm(name: str, use_test_si
 @pytest.mark.parametrize("crop_pct", [0.5, 0.875, 1.0, 1.2])
 @pytest.mark.parametrize("size", [(32, 32), (97, 131), (131, 97), (64, 200)], ids=str)
 @pytest.mark.parametrize("crop_mode", ["center", "squash", "border"])
-def test_every_mode_crop_and_filter_is_timms(crop_mode: Any, size: tuple[int, int], crop_pct: float, timm: Any):
+def test_every_mode_crop_and_filter_is_timms(crop_mode: Any, size: tuple[int, int], crop_pct: float):
     pictures = {path.name: open_image(path) for path in SMALL}
     for interpolation in ("bicubic", "bilinear", "nearest", "box", "hamming", "lanczos"):
         preprocess = Preprocess(input_size=size, crop_pct=crop_pct, crop_mode=crop_mode, interpolation=interpolation)
@@ -78,7 +69,7 @@ def test_every_mode_crop_and_filter_is_timms(crop_mode: Any, size: tuple[int, in
             )
 
 
-def test_what_a_config_leaves_out_is_timms_default(timm: Any):
+def test_what_a_config_leaves_out_is_timms_default():
     settings = timm.data.resolve_data_config(pretrained_cfg={"num_classes": 10})
     default = Preprocess.from_timm({})
     assert default.to_timm() == {
@@ -86,7 +77,7 @@ def test_what_a_config_leaves_out_is_timms_default(timm: Any):
     }
 
 
-def test_timm_accepts_what_to_timm_writes(timm: Any):
+def test_timm_accepts_what_to_timm_writes():
     preprocess = Preprocess(input_size=(64, 96), test_input_size=(80, 80), test_crop_pct=1.0, crop_mode="border")
     config = timm.models.PretrainedCfg(**preprocess.to_timm())
     settings = timm.data.resolve_data_config(pretrained_cfg=config.to_dict(), use_test_size=True)

@@ -1,0 +1,28 @@
+"""The catalog of published checkpoints against timm's own, where it is installed."""
+
+import pytest
+
+from nfnet_eqx.zoo.catalog import Published, catalog
+from tests.live.pair import timm
+
+TIMM = [published for published in catalog() if published.hub_id]
+
+
+def test_it_has_all_that_timm_publishes_of_the_family() -> None:
+    theirs = timm.list_models(module="nfnet", pretrained=True)
+    assert sorted(published.name for published in TIMM) == sorted(theirs)
+
+
+@pytest.mark.parametrize("published", TIMM, ids=lambda published: published.name)
+def test_a_checkpoint_is_described_as_timm_describes_it(published: Published) -> None:
+    cfg = timm.models.get_pretrained_cfg(published.name)
+    test_input_size = cfg.test_input_size or cfg.input_size
+    assert (cfg.architecture, cfg.tag) == tuple(published.name.split("."))
+    assert (cfg.hf_hub_id, cfg.license, cfg.num_classes) == (published.hub_id, published.license, 1000)
+    assert cfg.input_size == (3, published.train_size, published.train_size)
+    assert test_input_size == (3, published.test_size, published.test_size)
+    crops = {published.train_size: cfg.crop_pct, published.test_size: cfg.test_crop_pct or cfg.crop_pct}
+    for protocol in published.published:
+        assert protocol.crop_pct == crops[protocol.size]
+        assert (protocol.crop_mode, protocol.interpolation) == (cfg.crop_mode, cfg.interpolation)
+        assert (protocol.mean, protocol.std) == (cfg.mean, cfg.std)
