@@ -1,34 +1,30 @@
 """`nfnet-eqx convert`: a checkpoint of timm or DeepMind to a native one, or any of them to DeepMind's names."""
 
+import contextlib
 import dataclasses
 import os
 import secrets
 import shutil
 import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import tyro
 
-from nfnet_eqx import _names
 from nfnet_eqx._config import Numerics
 from nfnet_eqx._errors import InputError
+from nfnet_eqx._names import named_parameters
 from nfnet_eqx._variants import get_variant
-from nfnet_eqx.convert._haiku_names import architecture_of
 from nfnet_eqx.convert._tensors import load_tensors
-from nfnet_eqx.convert.deepmind import (
-    convert_numerics,
-    deepmind_to_native,
-    native_to_deepmind,
-    read_deepmind,
-    write_deepmind,
-)
+from nfnet_eqx.convert.deepmind import convert_numerics, native_to_deepmind, read_deepmind, write_deepmind
 from nfnet_eqx.convert.timm import config_to_timm
-from nfnet_eqx.zoo.checkpoint import Checkpoint, save_pretrained
+from nfnet_eqx.convert.verify import compare, noise, run
+from nfnet_eqx.zoo.card import Conversion, History, write_card
+from nfnet_eqx.zoo.checkpoint import Checkpoint, load_checkpoint, save_pretrained
+from nfnet_eqx.zoo.deepmind import is_foreign, load_deepmind
 from nfnet_eqx.zoo.hub import from_pretrained
-from nfnet_eqx.zoo.labels import imagenet1k
-from nfnet_eqx.zoo.preprocess import Preprocess
 
 
 def convert(
@@ -44,6 +40,9 @@ def convert(
     differently (and approximate GELU differently: 2e-4 on a logit). Conversion keeps the parameters as they are, and
     notes which function they are meant for; --numerics folds the difference into the gains, exactly.
 
+    What was written is read back and compared before it takes its name: all tensors to the bit and, where gains were
+    folded, the outputs of both networks on noise. A folder gets a card (README.md) that tells where it came from.
+
     Examples:
         nfnet-eqx convert F0_haiku.npz dm_nfnet_f0 --numerics timm
         nfnet-eqx convert timm/dm_nfnet_f0.dm_in1k F0_haiku.npz
@@ -51,8 +50,8 @@ def convert(
     Args:
         source: one of DeepMind's *_haiku.npz files (a pickle, of which nothing is executed, or a true npz), the folder
             of a checkpoint of timm or nfnet_eqx, the name of a bundled checkpoint, or a Hub id.
-        destination: a folder for a native checkpoint (config.json and model.safetensors, which timm opens too), or a
-            path ending in .npz for one with DeepMind's names. Nothing that exists is overwritten.
+        destination: a folder for a native checkpoint (config.json, model.safetensors, which timm opens too, and its
+            card), or a path ending in .npz for one with DeepMind's names. Nothing that exists is overwritten.
         numerics: which function the parameters should be made for. By default the source's own; an .npz is always made
             for DeepMind's.
         architecture: insist that the source is this network, such as dm_nfnet_f0.
@@ -69,31 +68,20 @@ def convert(
     if architecture is not None:
         get_variant(architecture)
     _say(f"reading {source}")
-    # What is no native checkpoint is taken for one of DeepMind's, whatever its name: the reader looks at its content.
-    if os.path.isfile(source) and not source.endswith(".safetensors"):
-        ckpt, tensors = _open_deepmind(source, architecture)
-    else:
-        ckpt, tensors = _open_native(source, architecture)
-    config = ckpt.config
-    wanted = "deepmind" if to_npz else numerics or config.numerics
-    if wanted != config.numerics:
-        _say(f"folding the difference of numerics, {config.numerics} to {wanted}, into the gains")
-        config, tensors = convert_numerics(config, tensors, wanted)
-        ckpt = dataclasses.replace(ckpt, model=load_tensors(config, tensors, source=source))
+    original = _open(source, architecture)
+    wanted = "deepmind" if to_npz else numerics or original.config.numerics
+    converted = original if wanted == original.config.numerics else _folded(original, wanted, source)
     _say(f"writing {destination}")
-    if to_npz:
-        try:
-            tree = native_to_deepmind(config, tensors)
-        except InputError as error:
-            raise InputError(f"{source}: {error}") from None
-        target.parent.mkdir(parents=True, exist_ok=True)
-        write_deepmind(target, tree)
-        timm = "cannot open it"
-    else:
-        _save_folder(ckpt, target)
-        timm = _timm_opens(ckpt)
-    count = sum(tensor.size for tensor in tensors.values())
-    print(f"wrote {destination}: {ckpt.architecture}, {count:,} parameters, numerics={config.numerics}; timm {timm}")
+    try:
+        conversion = (_write_npz if to_npz else _write_folder)(original, converted, target)
+    except InputError as error:
+        raise InputError(f"{source}: {error}") from None
+    timm = "cannot open it" if to_npz else _timm_opens(converted)
+    count = sum(tensor.size for tensor in named_parameters(converted.model).values())
+    print(
+        f"wrote {destination}: {converted.architecture}, {count:,} parameters, numerics={wanted}; timm {timm}; "
+        f"{conversion.finding}"
+    )
 
 
 def _free(destination: str) -> Path:
@@ -106,50 +94,80 @@ def _free(destination: str) -> Path:
     return target
 
 
-def _open_deepmind(source: str, architecture: str | None) -> tuple[Checkpoint, dict[str, np.ndarray]]:
-    config, tensors = deepmind_to_native(read_deepmind(source), architecture=architecture, source=source)
-    name = architecture_of(config)
-    ckpt = Checkpoint(
-        model=load_tensors(config, tensors, source=source),
-        preprocess=_deepmind_preprocess(name),
-        labels=imagenet1k() if config.num_classes == 1000 else None,
-        architecture=name or "dm_nfnet",
-        source=source,
-    )
-    return ckpt, tensors
-
-
-def _deepmind_preprocess(name: str | None) -> Preprocess:
-    """DeepMind's evaluation at the published sizes; of a network without a name, at F0's."""
-    _, train_size, test_size = get_variant(name or "dm_nfnet_f0")
-    # timm knows no resizing to 32 pixels more than the crop, but this share of it comes to the same.
-    return Preprocess(
-        input_size=(train_size, train_size),
-        test_input_size=(test_size, test_size),
-        crop_pct=train_size / (train_size + 32),
-        test_crop_pct=test_size / (test_size + 32),
-        crop_mode="squash",
-        interpolation="bicubic",
-        resize="deepmind",
-    )
-
-
-def _open_native(source: str, architecture: str | None) -> tuple[Checkpoint, dict[str, np.ndarray]]:
+def _open(source: str, architecture: str | None) -> Checkpoint:
+    if architecture is not None and is_foreign(source):
+        return load_deepmind(source, architecture=architecture)  # tells all that does not fit the name
     ckpt = from_pretrained(source)
     if architecture not in (None, ckpt.architecture):
-        raise InputError(f"{source}: is {ckpt.architecture}, not {architecture}")
-    return ckpt, {name: np.asarray(leaf) for name, leaf in _names.named_parameters(ckpt.model).items()}
+        raise InputError(f"{source}: is {ckpt.architecture}, not {architecture}; leave out --architecture to take it")
+    return ckpt
 
 
-def _save_folder(ckpt: Checkpoint, target: Path) -> None:
-    """Write the checkpoint beside `target` and move it there when it is whole."""
+def _folded(ckpt: Checkpoint, numerics: Numerics, source: str) -> Checkpoint:
+    _say(f"folding the difference of numerics, {ckpt.config.numerics} to {numerics}, into the gains")
+    config, tensors = convert_numerics(ckpt.config, named_parameters(ckpt.model), numerics)
+    return dataclasses.replace(ckpt, model=load_tensors(config, tensors, source=source))
+
+
+def _write_folder(original: Checkpoint, converted: Checkpoint, target: Path) -> Conversion:
+    with _unfinished(target) as unfinished:
+        save_pretrained(converted, unfinished)
+        _say("reading it back")
+        written = load_checkpoint(unfinished)
+        if written.config != converted.config:
+            raise RuntimeError(f"{target}: was read back with another configuration; nothing was written")
+        conversion = _same_bits(original, named_parameters(converted.model), named_parameters(written.model), target)
+        if written.config.numerics != original.config.numerics:
+            conversion = _near_outputs(original, written)
+        write_card(unfinished, converted, History(conversion=conversion))
+    return conversion
+
+
+def _write_npz(original: Checkpoint, converted: Checkpoint, target: Path) -> Conversion:
+    tree = native_to_deepmind(converted.config, named_parameters(converted.model))
+    with _unfinished(target) as unfinished:
+        write_deepmind(unfinished, tree)
+        _say("reading it back")
+        return _same_bits(original, _flat(tree), _flat(read_deepmind(unfinished)), target)
+
+
+def _flat(tree: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    return {f"{module} {name}": array for module, leaves in tree.items() for name, array in leaves.items()}
+
+
+def _same_bits(original: Checkpoint, saved: Mapping[str, Any], opened: Mapping[str, Any], target: Path) -> Conversion:
+    different = [tensor.name for tensor in compare(saved, opened) if not tensor.same_bits]
+    if different:
+        raise RuntimeError(f"{target}: was read back with another {', '.join(different[:3])}; nothing was written")
+    return _conversion(original, f"all {len(saved)} tensors to the bit", 0.0)
+
+
+def _near_outputs(original: Checkpoint, written: Checkpoint) -> Conversion:
+    """Folding leaves the difference of the two forms of GELU, which is measured as `nfnet-eqx verify` does."""
+    _say("running both networks")
+    picture = noise(original.model)
+    stages = compare(run(original.model, picture), run(written.model, picture))
+    difference = float(np.max([stage.relative for stage in stages]))  # NaN, if there is one
+    return _conversion(original, "the feature maps and logits of both networks on noise", difference)
+
+
+def _conversion(original: Checkpoint, compared: str, difference: float) -> Conversion:
+    numerics = original.config.numerics
+    return Conversion(source=original.source, numerics=numerics, compared=compared, difference=difference)
+
+
+@contextlib.contextmanager
+def _unfinished(target: Path) -> Iterator[Path]:
+    """A path beside `target` for what takes its name when the block ends, and vanishes when the block fails."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
+    temporary = target.with_name(f".{target.stem}.{secrets.token_hex(4)}.tmp{target.suffix}")
     try:
-        save_pretrained(ckpt, temporary)
+        yield temporary
         os.replace(temporary, target)
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        if temporary.is_dir():
+            shutil.rmtree(temporary, ignore_errors=True)
+        temporary.unlink(missing_ok=True)
 
 
 def _timm_opens(ckpt: Checkpoint) -> str:

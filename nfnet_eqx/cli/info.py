@@ -14,8 +14,6 @@ from nfnet_eqx._count import count
 from nfnet_eqx._errors import InputError
 from nfnet_eqx._variants import VARIANTS
 from nfnet_eqx.cli._text import printable
-from nfnet_eqx.convert._haiku_names import architecture_of
-from nfnet_eqx.convert.deepmind import deepmind_to_native, read_deepmind
 from nfnet_eqx.zoo.hub import bundled, from_pretrained
 
 
@@ -43,12 +41,6 @@ def info(source: Annotated[str, tyro.conf.Positional], *, json: bool = False) ->
 
 def _describe(source: str) -> dict[str, Any]:
     """What there is to say, as JSON values."""
-    if os.path.isfile(source) and source.endswith(".npz"):
-        config, _ = deepmind_to_native(read_deepmind(source), source=source)
-        architecture = architecture_of(config)
-        side = VARIANTS[architecture].test_size if architecture else None
-        size = None if side is None else (side, side)
-        return {"source": source, "architecture": architecture, **_facts(config, size)}
     if source in VARIANTS and not os.path.exists(source):
         config, train_size, side = VARIANTS[source]
         sizes = {"train_size": train_size, "test_size": side}
@@ -60,7 +52,7 @@ def _describe(source: str) -> dict[str, Any]:
         raise InputError(f"{source!r} is no architecture, no bundled checkpoint and no existing file or folder; {hint}")
     ckpt = from_pretrained(source)
     return {
-        "source": ckpt.source,
+        "source": str(ckpt.source),
         "architecture": ckpt.architecture,
         **_facts(ckpt.config, ckpt.preprocess.size(use_test_size=True)),
         "preprocess": dataclasses.asdict(ckpt.preprocess),
@@ -69,11 +61,9 @@ def _describe(source: str) -> dict[str, Any]:
     }
 
 
-def _facts(config: NFNetConfig, size: tuple[int, int] | None) -> dict[str, Any]:
-    # The parameters are the same for every size (height, width), the multiply-adds are not.
-    total = count(config, size or 256)
-    macs = {"macs": total.macs, "macs_size": list(size)} if size else {}
-    return {"parameters": total.parameters, **macs, "config": config.to_dict()}
+def _facts(config: NFNetConfig, size: tuple[int, int]) -> dict[str, Any]:
+    total = count(config, size)
+    return {"parameters": total.parameters, "macs": total.macs, "macs_size": list(size), "config": config.to_dict()}
 
 
 def _lines(described: Mapping[str, Any], indent: str = "") -> list[str]:

@@ -2,7 +2,6 @@
 
 import json as json_format
 import math
-import os
 import sys
 from typing import Annotated, Any, NamedTuple
 
@@ -13,9 +12,6 @@ from nfnet_eqx._errors import InputError
 from nfnet_eqx._names import named_parameters
 from nfnet_eqx._nfnet import NFNet
 from nfnet_eqx.cli._text import printable
-from nfnet_eqx.convert._haiku_names import architecture_of
-from nfnet_eqx.convert._tensors import load_tensors
-from nfnet_eqx.convert.deepmind import deepmind_to_native, read_deepmind
 from nfnet_eqx.convert.verify import Difference, compare, noise, run, run_timm
 from nfnet_eqx.zoo.hub import from_pretrained
 
@@ -86,11 +82,8 @@ def verify(
 
 def _open(source: str) -> Side:
     _say(f"reading {source}")
-    if os.path.isfile(source) and not source.endswith((".safetensors", ".json")):
-        config, tensors = deepmind_to_native(read_deepmind(source), source=source)
-        return Side(source, architecture_of(config) or "dm_nfnet", load_tensors(config, tensors, source=source))
     ckpt = from_pretrained(source)
-    return Side(source, ckpt.architecture, ckpt.model)
+    return Side(str(ckpt.source), ckpt.architecture, ckpt.model)
 
 
 def _compare(a: Side, b: Side, tolerance: float) -> Comparison:

@@ -14,7 +14,7 @@ import numpy as np
 from nfnet_eqx._errors import InputError
 from nfnet_eqx._names import named_parameters
 from nfnet_eqx._nfnet import NFNet
-from nfnet_eqx.zoo.card import CARD_NAME, write_card
+from nfnet_eqx.zoo.card import CARD_NAME, History, write_card
 from nfnet_eqx.zoo.checkpoint import CONFIG_NAME, WEIGHTS_NAME, Checkpoint, load_checkpoint, save_pretrained
 from nfnet_eqx.zoo.preprocess import Preprocess
 
@@ -43,7 +43,7 @@ def export(
         preprocess: how a picture becomes its input.
         labels: the name of each class, where known.
         training: the settings of the training run, for the card.
-        results: what was measured on the network, for the card: see `write_card`.
+        results: what was measured on the network, for the card: see `History`.
         dataset: what it was trained on, for the card.
         base_model: the checkpoint that it was fine-tuned from, for the card.
 
@@ -66,8 +66,10 @@ def export(
     unfinished = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.tmp")
     try:
         save_pretrained(ckpt, unfinished)
-        write_card(unfinished, ckpt, training=training, results=results, dataset=dataset, base_model=base_model)
-        written = load_checkpoint(unfinished, source=str(folder))
+        write_card(
+            unfinished, ckpt, History(training=training, results=results, dataset=dataset, base_model=base_model)
+        )
+        written = load_checkpoint(unfinished, name=str(folder))
         _check_same(ckpt, written)
         _take_name(unfinished, folder)
     except InputError as error:

@@ -73,7 +73,7 @@ def find_start(config: TrainConfig, num_classes: int) -> Start:
         input_size=(config.image_size, config.image_size),
         test_input_size=(config.eval_size, config.eval_size),
     )
-    return Start(network, preprocess, architecture, None if pretrained is None else pretrained.source, make)
+    return Start(network, preprocess, architecture, None if pretrained is None else str(pretrained.source), make)
 
 
 def count_classes(config: TrainConfig, source: Source, held_out: Source) -> int:

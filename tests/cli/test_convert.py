@@ -1,18 +1,23 @@
 """`nfnet-eqx convert`: between DeepMind's files, native folders, and the two numerics."""
 
 import dataclasses
+import hashlib
+import json
 import os
 import pickle
+import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-import equinox as eqx
 import numpy as np
 import pytest
 
-from nfnet_eqx import NFNet, NFNetConfig, get_config
+from nfnet_eqx import NFNetConfig, get_config
+from nfnet_eqx.cli import convert as command
 from nfnet_eqx.cli import main
 from nfnet_eqx.convert._haiku_names import entries
 from nfnet_eqx.convert._tensors import load_tensors, read_safetensors
@@ -23,13 +28,17 @@ from nfnet_eqx.convert.deepmind import (
     read_deepmind,
     write_deepmind,
 )
+from nfnet_eqx.convert.verify import noise, run
 from nfnet_eqx.zoo.checkpoint import Checkpoint, save_pretrained
 from nfnet_eqx.zoo.hub import from_pretrained
 from nfnet_eqx.zoo.preprocess import Preprocess
+from tests.hub_server import Hub
+from tests.zoo.repos import TIMM, published
 
 DATA = Path(__file__).resolve().parents[1] / "data"
 T0 = DATA / "deepmind" / "T0_dill0.3.3_p3.npz"
 T0_PARAMETERS = "443,199 parameters"
+FILES = ["README.md", "config.json", "model.safetensors"]
 SMALL = dataclasses.replace(
     get_config("dm_nfnet_f0"),
     depths=(1, 1, 1, 1),
@@ -58,6 +67,10 @@ def refused(*arguments: str | Path, capsys: pytest.CaptureFixture[str]) -> str:
     return err
 
 
+def sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
 def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
@@ -65,7 +78,8 @@ def names(folder: Path) -> list[str]:
 def test_a_file_of_deepminds_becomes_a_native_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     out = convert(T0, tmp_path / "t0", capsys=capsys)
     assert f"dm_nfnet, {T0_PARAMETERS}, numerics=deepmind; timm opens it with its own numerics" in out
-    assert names(tmp_path) == ["t0"] and names(tmp_path / "t0") == ["config.json", "model.safetensors"]
+    assert out.endswith("; compared all 114 tensors to the bit: no difference\n")
+    assert names(tmp_path) == ["t0"] and names(tmp_path / "t0") == FILES
     ckpt = from_pretrained(tmp_path / "t0")
     config, tensors = deepmind_to_native(read_deepmind(T0))
     assert ckpt.config == config
@@ -78,7 +92,8 @@ def test_a_file_of_deepminds_becomes_a_native_folder(tmp_path: Path, capsys: pyt
 def test_there_and_back_is_bit_equal(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     convert(T0, tmp_path / "t0", capsys=capsys)
     out = convert(tmp_path / "t0", tmp_path / "back.npz", capsys=capsys)
-    assert f"{T0_PARAMETERS}, numerics=deepmind; timm cannot open it" in out
+    assert f"{T0_PARAMETERS}, numerics=deepmind; timm cannot open it; compared all 114 tensors to the bit: no" in out
+    assert names(tmp_path) == ["back.npz", "t0"]
     before, after = read_deepmind(T0), read_deepmind(tmp_path / "back.npz")
     assert {m: set(leaves) for m, leaves in after.items()} == {m: set(leaves) for m, leaves in before.items()}
     for module, leaves in before.items():
@@ -88,7 +103,16 @@ def test_there_and_back_is_bit_equal(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 def test_timms_numerics_are_folded_into_the_gains_and_out_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     out = convert(T0, tmp_path / "t0", "--numerics", "timm", capsys=capsys)
-    assert out.endswith("numerics=timm; timm opens it\n")
+    found = re.search(
+        r"numerics=timm; timm opens it; compared the feature maps and logits of both networks on noise: "
+        r"they differ by at most (\S+) of their largest value\n$",
+        out,
+    )
+    assert found
+    # The difference is that of the two GELUs: as `verify` finds it, to the two digits that are printed.
+    assert main(["verify", str(T0), str(tmp_path / "t0"), "--tolerance", "1", "--json"]) == 0
+    measured = max(stage["relative"] for stage in json.loads(capsys.readouterr().out)["outputs"])
+    assert found[1] == f"{measured:.2g}" and 0 < measured < 2e-3
     config, tensors = convert_numerics(*deepmind_to_native(read_deepmind(T0)), "timm")
     assert from_pretrained(tmp_path / "t0").config == config
     saved = read_safetensors(tmp_path / "t0" / "model.safetensors")
@@ -120,16 +144,82 @@ def test_a_network_of_timms_changes_numerics_too(tmp_path: Path, capsys: pytest.
     before, after = from_pretrained(source), from_pretrained(tmp_path / "deepmind")
     assert (before.config.numerics, after.config.numerics) == ("timm", "deepmind")
     assert dataclasses.replace(after.config, numerics="timm") == before.config
-    x = np.random.default_rng(0).standard_normal((3, 64, 64)).astype(np.float32)
-    forward = eqx.filter_jit(NFNet.__call__)
-    assert np.abs(forward(after.model, x) - forward(before.model, x)).max() <= 2e-4
+    picture = noise(before.model, seed=1)
+    assert np.abs(run(after.model, picture)["logits"] - run(before.model, picture)["logits"]).max() <= 2e-4
+
+
+def test_the_card_tells_where_a_folder_came_from(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    convert(T0, tmp_path / "t0", capsys=capsys)
+    convert(tmp_path / "t0", tmp_path / "timm", "--numerics", "timm", capsys=capsys)
+    first, second = ((tmp_path / folder / "README.md").read_text() for folder in ("t0", "timm"))
+    assert f" from {T0.name}; its parameters are unchanged.\n" in first
+    assert f"| `{T0.name}` | {sha256(T0.read_bytes())} |" in first
+    assert "nfnet-eqx compared all 114 tensors to the bit: no difference." in first
+    assert " from t0; its gains were multiplied so that timm's numerics compute what deepmind's did.\n" in second
+    for name in ("config.json", "model.safetensors"):
+        assert f"| `{name}` | {sha256((tmp_path / 't0' / name).read_bytes())} |" in second
+    assert "compared the feature maps and logits of both networks on noise: they differ by at most 0.0" in second
+    assert str(tmp_path) not in first + second and str(DATA) not in first + second
+
+
+def test_the_card_of_a_conversion_from_the_hub_names_the_commit(tmp_path: Path):
+    target = tmp_path / "converted"
+    with Hub(tmp_path / "hub") as hub:
+        hub.add(TIMM, published(tmp_path))
+        env = os.environ | {"HF_HOME": str(tmp_path / "home"), "HF_ENDPOINT": hub.endpoint}
+        command = [sys.executable, "-m", "nfnet_eqx", "convert", TIMM, str(target)]
+        done = subprocess.run(command, cwd=DATA.parents[1], env=env, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        card, digest = (target / "README.md").read_text(), sha256(hub.files(TIMM)["model.safetensors"])
+        assert f"\nbase_model: {TIMM}\n" in card and "base_model_relation" not in card
+        link = f"[{TIMM}](https://huggingface.co/{TIMM})"
+        assert f" from {link}, commit {hub.commit(TIMM)}; its parameters are unchanged.\n" in card
+        assert f"| `model.safetensors` | {digest} |" in card
+
+
+@pytest.mark.parametrize("target", ["t0", "t0.npz"])
+def test_a_disk_that_returns_something_else_is_noticed(
+    target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    def and_then_a_bit_flips(write: Callable[..., None]) -> Callable[..., None]:
+        def written(*arguments: Any) -> None:
+            write(*arguments)
+            (path,) = tmp_path.iterdir()
+            if path.is_dir():
+                path /= "model.safetensors"
+                data = bytearray(path.read_bytes())
+                data[-1] ^= 1
+                path.write_bytes(data)
+            else:
+                module, leaves = next(iter(read_deepmind(path).items()))
+                changed = {name: leaf + np.float32(1e-3) for name, leaf in leaves.items()}
+                write(path, {**read_deepmind(path), module: changed})
+
+        return written
+
+    for name in ("save_pretrained", "write_deepmind"):
+        monkeypatch.setattr(command, name, and_then_a_bit_flips(getattr(command, name)))
+    assert main(["convert", str(T0), str(tmp_path / target)]) == 1
+    assert f"{tmp_path / target}: was read back with another " in capsys.readouterr().err
+    assert names(tmp_path) == []
+
+
+def test_a_full_disk_leaves_nothing_half_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    def full(*arguments: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(command, "write_card", full)
+    assert main(["convert", str(T0), str(tmp_path / "t0")]) != 0
+    assert names(tmp_path) == []
 
 
 def test_an_empty_folder_is_filled_and_one_in_between_made(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     (tmp_path / "t0").mkdir()
     convert(T0, tmp_path / "t0", capsys=capsys)
     convert(tmp_path / "t0", tmp_path / "a" / "b" / "t0", capsys=capsys)
-    assert names(tmp_path / "t0") == names(tmp_path / "a" / "b" / "t0") == ["config.json", "model.safetensors"]
+    assert names(tmp_path / "t0") == names(tmp_path / "a" / "b" / "t0") == FILES
 
 
 def test_nothing_that_exists_is_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
@@ -175,6 +265,10 @@ def test_bad_input_is_refused_and_nothing_is_written(tmp_path: Path, capsys: pyt
         source, *options = arguments
         message = refused(source, target, *options, capsys=capsys)
         assert named in message, message
+    small = dataclasses.replace(from_pretrained(T0), preprocess=Preprocess(input_size=(16, 16)))
+    save_pretrained(small, bad / "small")
+    message = refused(bad / "small", tmp_path / "target", capsys=capsys)
+    assert f"{bad / 'small'}: image_size (=(16, 16)) must be at least 32" in message
     npz = tmp_path / "out" / "target.npz"
     assert "stem_widths" in refused(DATA / "timm" / "tiny_dm_nfnet", npz, capsys=capsys)
     assert "block='regnet'" in refused(DATA / "timm" / "tiny_nf_regnet", npz, capsys=capsys)
@@ -189,7 +283,7 @@ def test_a_network_that_timm_cannot_build_is_said_to_be_one(tmp_path: Path, caps
     ckpt = Checkpoint(model=model, preprocess=Preprocess(), architecture="mine")
     save_pretrained(ckpt, tmp_path / "a")
     out = convert(tmp_path / "a", tmp_path / "b", "--numerics", "timm", capsys=capsys)
-    assert out.endswith("numerics=timm; timm cannot open it\n")
+    assert "numerics=timm; timm cannot open it; compared " in out
 
 
 def test_an_unknown_numerics_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

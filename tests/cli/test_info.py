@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -51,9 +52,12 @@ def test_a_folder_and_its_weights_tell_the_same(folder: Path, capsys: pytest.Cap
     assert described(folder / "model.safetensors", capsys) | {"source": str(folder)} == facts
 
 
-def test_a_file_of_deepminds_is_recognised(capsys: pytest.CaptureFixture[str]):
+def test_a_file_of_deepminds_is_recognised(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     facts = described(DEEPMIND_T0, capsys)
-    assert (facts["architecture"], facts["config"]["numerics"]) == (None, "deepmind")
+    other = shutil.copy(DEEPMIND_T0, tmp_path / "weights")
+    assert described(other, capsys) | {"source": str(DEEPMIND_T0)} == facts, "its name does not matter"
+    assert (facts["architecture"], facts["config"]["numerics"]) == ("dm_nfnet", "deepmind")
+    assert (facts["source"], facts["preprocess"]["resize"]) == (str(DEEPMIND_T0), "deepmind")
     tree = read_deepmind(DEEPMIND_T0)
     assert facts["parameters"] == sum(array.size for arrays in tree.values() for array in arrays.values())
 

@@ -59,7 +59,7 @@ def test_what_was_trained_is_what_opens(tmp_path: Path):
     assert list(folder.parent.iterdir()) == [folder], "something was left beside it"
     for ckpt in (returned, from_pretrained(folder)):
         assert (ckpt.config, ckpt.preprocess, ckpt.labels) == (CONFIG, PREPROCESS, ABOUT["labels"])
-        assert (ckpt.architecture, ckpt.source) == ("tiny", str(folder))
+        assert (ckpt.architecture, str(ckpt.source)) == ("tiny", str(folder))
         assert_same_parameters(ckpt.model, MODEL)
     card = (folder / "README.md").read_text()
     assert "| Top-1 | 50.00 % |" in card and "| `optimizer.clipping` | 0.01 |" in card
