@@ -26,6 +26,9 @@ from nfnet_eqx.convert._files import MAX_JSON_BYTES, parse_json, read_json, repl
 INDEX_SUFFIX = ".safetensors.index.json"
 MAX_SHARDS = 256
 
+# Where parameters live: a device, or a sharding over several.
+Placement = jax.Device | jax.sharding.Sharding
+
 _DTYPES = {
     "F64": np.dtype("<f8"),
     "F32": np.dtype("<f4"),
@@ -179,7 +182,7 @@ def load_tensors(
     *,
     source: str,
     dtype: DTypeLike | None = None,
-    device: jax.Device | jax.sharding.Sharding | None = None,
+    device: Placement | None = None,
 ) -> NFNet:
     """The network of `config` with its parameters taken, by name, from `tensors`.
 

@@ -38,6 +38,7 @@ class Hub(Api):
         endpoint: the address to give to the client.
         requests: all that was asked for, in order, as `"METHOD /path?query"`.
         authorized: who asked for it; None for who gave no valid token.
+        sent: how many bytes went out as bodies.
         users: by token; a user may write to `"USER/..."` only.
         granted: pairs of a user and the name of a gated repository that they may read; owners always may.
         lfs_from: the number of bytes from which files are uploaded by LFS; None: all are part of the commit.
@@ -47,6 +48,7 @@ class Hub(Api):
         self.store = Store(folder)
         self.requests: list[str] = []
         self.authorized: list[str | None] = []
+        self.sent = 0
         self.users = {"hf_me": "me", "hf_stranger": "stranger"}
         self.granted: set[tuple[str, str]] = set()
         self.lfs_from: int | None = None
@@ -110,6 +112,10 @@ class Hub(Api):
         """The files of a commit with their content."""
         commit = self._at(self.store.repos[repo_id], revision)
         return {name: blob.path.read_bytes() for name, blob in commit.files.items()}
+
+    def size(self, repo_id: str, file: str) -> int:
+        """The bytes of a file of `main`."""
+        return self._at(self.store.repos[repo_id], "main").files[file].size
 
     def tag(self, repo_id: str, name: str, revision: str = "main") -> None:
         """Name a commit; a tag of this name is moved."""
@@ -262,6 +268,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             body.seek(start)
             while piece := body.read(min(PIECE, stop - body.tell())):
                 self.wfile.write(piece)
+                self.server.hub.sent += len(piece)
 
     def log_message(self, format: str, *args: object) -> None:
         pass

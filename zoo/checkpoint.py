@@ -25,7 +25,14 @@ from nfnet_eqx._errors import InputError
 from nfnet_eqx._nfnet import NFNet
 from nfnet_eqx._surgery import replace_head, replace_in_channels
 from nfnet_eqx.convert._files import read_json, replacing, write_json
-from nfnet_eqx.convert._tensors import INDEX_SUFFIX, load_tensors, open_safetensors, read_index, write_safetensors
+from nfnet_eqx.convert._tensors import (
+    INDEX_SUFFIX,
+    Placement,
+    load_tensors,
+    open_safetensors,
+    read_index,
+    write_safetensors,
+)
 from nfnet_eqx.convert.timm import TIMM_ARCHITECTURES, config_from_timm, config_to_timm, pretrained_cfg_from_timm
 from nfnet_eqx.zoo.classify import Prediction, classify
 from nfnet_eqx.zoo.labels import imagenet1k
@@ -38,10 +45,10 @@ INDEX_NAME = "model" + INDEX_SUFFIX
 # What timm's pretrained_cfg says about a checkpoint's origin; it must survive loading and saving.
 _ABOUT = ("tag", "license", "description", "origin_url", "paper_name", "paper_ids", "notes", "label_descriptions")
 
-_log = logging.getLogger(__name__)
+# Bytes that are hashed at a time.
+_PIECE = 2**23
 
-# Where parameters live: a device, or a sharding over several.
-Placement = jax.Device | jax.sharding.Sharding
+_log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -191,16 +198,16 @@ def save_pretrained(ckpt: Checkpoint, folder: str | os.PathLike[str]) -> None:
             "save_pretrained: the parameters are not those of the model's own configuration. A folded network cannot "
             "be saved: save the one it was folded from"
         )
-    version = _version()
-    metadata = {"format": "pt", "architecture": ckpt.architecture, "library": "nfnet-eqx", "library_version": version}
+    metadata = {"format": "pt", "architecture": ckpt.architecture, "library": "nfnet-eqx", "library_version": version()}
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with replacing(folder / CONFIG_NAME) as config_file:
-        write_json(config_file, _config_json(ckpt, version))
+        write_json(config_file, _config_json(ckpt))
         write_safetensors(folder / WEIGHTS_NAME, parameters, metadata)
 
 
-def _version() -> str:
+def version() -> str:
+    """The version of this package, as files and cards state it."""
     try:
         return importlib.metadata.version("nfnet-eqx")
     except importlib.metadata.PackageNotFoundError:  # a checkout on the path, not installed
@@ -236,10 +243,14 @@ def checkpoint_files(path: Path) -> list[Path]:
 
 def sha256(files: Iterable[Path]) -> dict[str, str]:
     """The digest of each file, by its name."""
-    digests = {}
+    # In large pieces: `hashlib.file_digest` takes small ones, and between them waits for its turn among the threads.
+    digests, piece = {}, memoryview(bytearray(_PIECE))
     for path in files:
-        with path.open("rb") as file:
-            digests[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
+        digest = hashlib.sha256()
+        with path.open("rb", buffering=0) as file:
+            while count := file.readinto(piece):
+                digest.update(piece[:count])
+        digests[path.name] = digest.hexdigest()
     return digests
 
 
@@ -288,7 +299,7 @@ def _with_new_head(ckpt: Checkpoint, num_classes: int) -> Checkpoint:
     return dataclasses.replace(ckpt, model=model, labels=None, about=about)
 
 
-def _config_json(ckpt: Checkpoint, version: str) -> dict[str, Any]:
+def _config_json(ckpt: Checkpoint) -> dict[str, Any]:
     """What goes into config.json; see `timm.models._hub.save_config_for_hf` for timm's keys."""
     config = ckpt.config
     # timm has no numerics: it opens either kind, as its own.
@@ -323,9 +334,9 @@ def _config_json(ckpt: Checkpoint, version: str) -> dict[str, Any]:
     if model_args:
         settings["model_args"] = model_args
     settings["pretrained_cfg"] = pretrained_cfg
-    settings["library"] = {"name": "nfnet-eqx", "version": version}
+    settings["library"] = {"name": "nfnet-eqx", "version": version()}
     settings["nfnet_eqx"] = {
-        "version": version,
+        "version": version(),
         "architecture": ckpt.architecture,
         "config": config.to_dict(),
         "resize": ckpt.preprocess.resize,

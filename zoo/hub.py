@@ -1,21 +1,29 @@
-"""`from_pretrained`: a checkpoint by one line, from the package, from a folder, or from the Hub.
-
-From the Hub only `config.json` and safetensors files are fetched: never a pickle, never code.
-"""
+"""`from_pretrained`: a checkpoint by one line, from the package, from a folder, or from the Hub; and `pull`."""
 
 import os
 import re
-from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from jax.typing import DTypeLike
 
 from nfnet_eqx._errors import InputError
 from nfnet_eqx._variants import VARIANTS
-from nfnet_eqx.convert._tensors import read_index
-from nfnet_eqx.zoo.checkpoint import CONFIG_NAME, INDEX_NAME, WEIGHTS_NAME, Checkpoint, load_checkpoint
+from nfnet_eqx.convert._tensors import Placement
+from nfnet_eqx.zoo import _fetch
+from nfnet_eqx.zoo._lock import check_locked, read_lock, write_lock
+from nfnet_eqx.zoo.catalog import catalog
+from nfnet_eqx.zoo.checkpoint import (
+    CONFIG_NAME,
+    Checkpoint,
+    Origin,
+    adapt,
+    checkpoint_files,
+    load_checkpoint,
+    sha256,
+)
+from nfnet_eqx.zoo.deepmind import is_foreign, load_deepmind
 
 _REPO_ID = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 
@@ -32,46 +40,115 @@ def from_pretrained(
     num_classes: int | None = None,
     in_channels: int | None = None,
     dtype: DTypeLike | None = None,
+    device: Placement | None = None,
     revision: str | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
     token: str | bool | None = None,
     local_files_only: bool = False,
     endpoint: str | None = None,
+    lock: str | os.PathLike[str] | None = None,
 ) -> Checkpoint:
     """Open a checkpoint.
 
+    A repository that is in the cache of huggingface_hub is opened as it was last seen, without a word to the network;
+    `pull` asks for a newer one. Whatever was fetched is compared with the hash that the Hub announced, at each load.
+
     Args:
-        source: in this order: the name of a bundled checkpoint (`bundled()` lists them); a folder, ours or timm's, or a
-            `.safetensors` file with its `config.json` beside it; the id of a repository on the Hub: `"org/name"`,
-            `"org/name@revision"`, `"hf-hub:org/name"`, or timm's short form `"dm_nfnet_f0.dm_in1k"`.
+        source: in this order: the name of a bundled checkpoint (`bundled()` lists them); a folder, ours or timm's, a
+            `.safetensors` file with its `config.json` beside it, or one of DeepMind's files (`F0_haiku.npz`); the id of
+            a repository on the Hub: `"org/name"`, `"org/name@revision"`, `"hf-hub:org/name"`, or timm's short form
+            `"dm_nfnet_f0.dm_in1k"` (`list_models(pretrained=True)` names them).
         num_classes: another number of classes: the classifier starts afresh (from a fixed seed), and the log says so.
         in_channels: another number of input channels: the first convolution is adapted by timm's rule.
         dtype: what to keep the parameters in; `None` is float32.
+        device: a `jax.Device` or a `jax.sharding.Sharding` to put the parameters on; each goes there as it is read, so
+            that the host holds no second copy.
         revision: a branch, tag or commit of the repository; by default `main`.
         cache_dir: where downloads are kept; by default where huggingface_hub keeps them (`HF_HOME`).
         token: for a private or gated repository; by default the one of `hf auth login`.
         local_files_only: use what the cache holds and do not touch the network (so does `HF_HUB_OFFLINE=1`).
         endpoint: another Hub than huggingface.co.
+        lock: a lock file, as `nfnet-eqx pull --lock` writes it, that the checkpoint is held to: its commit is fetched,
+            and its bytes must be the same.
 
     Raises:
         InputError: there is no such checkpoint, it cannot be reached, or it is broken; the message says which.
     """
-    kwargs: dict[str, Any] = {"num_classes": num_classes, "in_channels": in_channels, "dtype": dtype}
     name = os.fspath(source)
-    if name in bundled():
-        return load_checkpoint(bundled()[name], source=name, **kwargs)
-    if os.path.exists(name):
-        return load_checkpoint(name, **kwargs)
+    changes: dict[str, Any] = {"num_classes": num_classes, "in_channels": in_channels}
+    local = bundled().get(name) or (Path(name) if os.path.exists(name) else None)
+    if local is not None:
+        if lock is not None:
+            raise InputError(f"{name}: is on this machine, and lock={str(lock)!r} is for repositories of the Hub")
+        if is_foreign(local):
+            return adapt(load_deepmind(local, dtype=dtype, device=device), num_classes, in_channels)
+        return load_checkpoint(local, name=name, dtype=dtype, device=device, **changes)
+
     repo_id, revision = _parse_hub_id(name, revision)
-    folder = _download(
-        repo_id,
-        revision,
-        cache_dir=cache_dir,
-        token=token,
-        local_files_only=local_files_only,
-        endpoint=endpoint,
-    )
-    return load_checkpoint(folder, source=f"{repo_id}@{folder.name}", **kwargs)
+    where = repo_id if revision is None else f"{repo_id}@{revision}"
+    locked = None if lock is None else read_lock(lock, where)
+    if locked is not None:
+        revision = locked.commit
+    folder = _fetch.cached(repo_id, revision, cache_dir)
+    if folder is None:
+        if local_files_only:
+            raise InputError(f"{where}: not in the cache, and local_files_only=True; leave that out to download it")
+        folder, _ = _fetch.download(repo_id, revision, cache_dir=cache_dir, token=token, endpoint=endpoint)
+    try:
+        ckpt = load_checkpoint(folder, name=repo_id, commit=folder.name, dtype=dtype, device=device, **changes)
+    except InputError:
+        _fetch.check_hashes(where, checkpoint_files(folder))  # broken on the way is another fault than broken from home
+        raise
+    _fetch.check_hashes(where, checkpoint_files(folder), ckpt.source.sha256)
+    if lock is not None and locked is not None:
+        check_locked(lock, where, locked, ckpt.source)
+    return ckpt
+
+
+class Pulled(NamedTuple):
+    """A checkpoint of the Hub in the cache.
+
+    Attributes:
+        folder: holds its files.
+        origin: the repository, its commit, and the sha256 of the files.
+        ignored: files of the repository that were left alone, because they hold code, or may.
+    """
+
+    folder: Path
+    origin: Origin
+    ignored: list[str]
+
+
+def pull(
+    source: str,
+    *,
+    revision: str | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+    token: str | bool | None = None,
+    endpoint: str | None = None,
+    lock: str | os.PathLike[str] | None = None,
+) -> Pulled:
+    """Fetch what a repository of the Hub holds now into the cache, where `from_pretrained` finds it.
+
+    Args:
+        source: the id of a repository, in any of its spellings.
+        revision: a branch, tag or commit; by default `main`.
+        cache_dir: where downloads are kept; by default where huggingface_hub keeps them (`HF_HOME`).
+        token: for a private or gated repository; by default the one of `hf auth login`.
+        endpoint: another Hub than huggingface.co.
+        lock: a lock file to note the commit and the sha256 of each file in, for `from_pretrained(..., lock=)`.
+
+    Raises:
+        InputError: there is no such repository, it cannot be reached, or `lock` is no lock file.
+    """
+    repo_id, revision = _parse_hub_id(source, revision)
+    where = repo_id if revision is None else f"{repo_id}@{revision}"
+    folder, ignored = _fetch.download(repo_id, revision, cache_dir=cache_dir, token=token, endpoint=endpoint)
+    origin = Origin(repo_id, folder.name, sha256(checkpoint_files(folder)))
+    _fetch.check_hashes(where, checkpoint_files(folder), origin.sha256)
+    if lock is not None:
+        write_lock(lock, where, origin)
+    return Pulled(folder, origin, ignored)
 
 
 def _parse_hub_id(name: str, revision: str | None) -> tuple[str, str | None]:
@@ -80,82 +157,26 @@ def _parse_hub_id(name: str, revision: str | None) -> tuple[str, str | None]:
     if at_revision and revision not in (None, at_revision):
         raise InputError(f"{name!r} names the revision {at_revision!r}, and revision={revision!r} another; give one")
     revision = at_revision or revision
+    published = [checkpoint for checkpoint in catalog() if checkpoint.architecture == repo_id.partition(".")[0]]
+    for checkpoint in published:
+        if checkpoint.name == repo_id and checkpoint.url:
+            raise InputError(
+                f"{name!r} is not on the Hub: fetch {checkpoint.url} and give the path of the file, or take timm's "
+                f"copy, {', '.join(repr(other.name) for other in published if other.hub_id)}"
+            )
     architecture, dot, _ = repo_id.partition(".")
     if dot and architecture in VARIANTS:
         repo_id = f"timm/{repo_id}"
     if _REPO_ID.fullmatch(repo_id) and not name.startswith(("./", "../")):
         return repo_id, revision
     if name in VARIANTS:
+        known = [repr(checkpoint.name) for checkpoint in published if checkpoint.hub_id]
+        remedy = f"give {' or '.join(known)}" if known else "none of them are published"
         raise InputError(
-            f"{name!r} is an architecture, and which of its weights are meant is not clear: give a Hub id such as "
-            f"'timm/{name}.<tag>', or use create_model for random ones"
+            f"{name!r} is an architecture, and which of its weights are meant is not clear: {remedy}, or use "
+            "create_model for random ones"
         )
     raise InputError(
         f"{name!r} is no bundled checkpoint ({', '.join(bundled()) or 'none'}), no existing folder, and no Hub id such "
         "as 'timm/dm_nfnet_f0.dm_in1k'"
     )
-
-
-def _download(
-    repo_id: str,
-    revision: str | None,
-    *,
-    cache_dir: str | os.PathLike[str] | None,
-    token: str | bool | None,
-    local_files_only: bool,
-    endpoint: str | None,
-) -> Path:
-    """The folder of the cache that holds one commit of a repository: its config.json and its weights."""
-    from huggingface_hub import errors, hf_hub_download
-
-    def fetch(filename: str, revision: str | None) -> Path:
-        return Path(
-            hf_hub_download(
-                repo_id,
-                filename,
-                revision=revision,
-                cache_dir=None if cache_dir is None else Path(cache_dir),
-                token=token,
-                local_files_only=local_files_only,
-                endpoint=endpoint,
-                library_name="nfnet-eqx",
-            )
-        )
-
-    where = repo_id if revision is None else f"{repo_id}@{revision}"
-    try:
-        folder = fetch(CONFIG_NAME, revision).parent
-        # From here on by commit: all files are of one version, and those in the cache need no request.
-        _fetch_weights(lambda filename: fetch(filename, folder.name), errors.EntryNotFoundError)
-        return folder
-    except errors.GatedRepoError:
-        raise InputError(f"{where}: access must be granted on its page first; then log in or give token=") from None
-    except errors.RepositoryNotFoundError:
-        raise InputError(f"{where}: no such repository on the Hub (or a private one, which needs token=)") from None
-    except errors.RevisionNotFoundError:
-        raise InputError(f"{where}: the repository has no such revision") from None
-    except errors.LocalEntryNotFoundError:
-        raise InputError(
-            f"{where}: not in the cache, and the Hub was not asked or not reached; connect, and unset HF_HUB_OFFLINE "
-            "and local_files_only"
-        ) from None
-    except errors.EntryNotFoundError as error:
-        missing = f"no {CONFIG_NAME}" if CONFIG_NAME in str(error) else f"no {WEIGHTS_NAME}"
-        raise InputError(f"{where}: the repository has {missing}; other formats are never fetched") from None
-    except (errors.HfHubHTTPError, errors.HFValidationError, OSError) as error:
-        raise InputError(f"{where}: {' '.join(str(error).split())}") from None
-
-
-def _fetch_weights(fetch: Callable[[str], Path], absent: type[Exception]) -> None:
-    """Fetch the weights, in one file or in shards."""
-    try:
-        fetch(WEIGHTS_NAME)
-        return
-    except absent as error:
-        nothing = error
-    try:
-        index = fetch(INDEX_NAME)
-    except absent:
-        raise nothing from None
-    for shard in read_index(index):
-        fetch(shard)

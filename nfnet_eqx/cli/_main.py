@@ -29,6 +29,8 @@ COMMANDS = {
     "classify": Command("nfnet_eqx.cli.classify", "classify", "say what is on pictures"),
     "convert": Command("nfnet_eqx.cli.convert", "convert", "checkpoints of timm and DeepMind to native ones, and back"),
     "verify": Command("nfnet_eqx.cli.verify", "verify", "compare two checkpoints, tensor by tensor, stage by stage"),
+    "pull": Command("nfnet_eqx.cli.pull", "pull", "fetch a checkpoint from the Hub; lock it to its bytes"),
+    "push": Command("nfnet_eqx.cli.push", "push", "publish a checkpoint on the Hub, with its card"),
     "train": Command("nfnet_eqx.cli.train", "train", "train or fine-tune a network by a recipe", own_parser=True),
     "evaluate": Command("nfnet_eqx.cli.evaluate", "evaluate", "accuracy of a checkpoint on labelled pictures"),
 }

@@ -58,7 +58,7 @@ def classify(
         sheet = draw_predictions(thumbnails, [_shown(path) for path in paths], predictions)
         with replacing(save) as unfinished:
             sheet.save(unfinished, format="PNG", optimize=True)
-    print(_as_json(checkpoint.source, paths, predictions) if json else _as_table(paths, predictions))
+    print(_as_json(str(checkpoint.source), paths, predictions) if json else _as_table(paths, predictions))
 
 
 def _pictures(images: tuple[Path, ...]) -> list[Path]:

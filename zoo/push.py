@@ -1,0 +1,154 @@
+"""`push_to_hub`: a checkpoint and its card to a repository of the Hub, in one commit."""
+
+import logging
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from nfnet_eqx._errors import InputError
+from nfnet_eqx.convert._files import read_json
+from nfnet_eqx.zoo._fetch import explained, forget, patiently
+from nfnet_eqx.zoo.card import CARD_NAME, History, card_on_hub, write_card
+from nfnet_eqx.zoo.checkpoint import CONFIG_NAME, Checkpoint, checkpoint_files, load_checkpoint, save_pretrained
+
+_WEIGHTS = (".safetensors", ".safetensors.index.json", ".bin", ".bin.index.json", ".h5", ".msgpack", ".pt", ".pth")
+
+_log = logging.getLogger(__name__)
+
+
+def push_to_hub(
+    ckpt: Checkpoint | str | os.PathLike[str],
+    repo_id: str,
+    *,
+    history: History | None = None,
+    overwrite: bool = False,
+    private: bool | None = None,
+    revision: str | None = None,
+    create_pr: bool = False,
+    commit_message: str | None = None,
+    token: str | bool | None = None,
+    endpoint: str | None = None,
+) -> str:
+    """Publish a checkpoint on the Hub: its config, its weights and its card, in one commit and nothing else.
+
+    Anyone then opens it by `nfx.from_pretrained("org/name")` and, where timm has the architecture, by
+    `timm.create_model("hf-hub:org/name", pretrained=True)`.
+
+    Args:
+        ckpt: a checkpoint, or the folder of one. The folder's own card is published as it is, with the repository's
+            name in its examples; where there is none, and for a checkpoint, one is written.
+        repo_id: `"org/name"`, or `"name"` for one of your own; it is made where there is none.
+        history: what the written card tells.
+        overwrite: replace a checkpoint of another architecture, which is refused otherwise.
+        private: whether a new repository is private.
+        revision: the branch to commit to, made where there is none; by default `main`.
+        create_pr: propose the commit as a pull request instead.
+        commit_message: by default it names the architecture.
+        token: by default the one of `hf auth login`.
+        endpoint: another Hub than huggingface.co.
+
+    Returns:
+        The address of the commit, or of the pull request.
+
+    Raises:
+        InputError: the checkpoint is broken, the repository may not be written or holds another architecture, or the
+            Hub cannot be reached; nothing was changed then.
+    """
+    from huggingface_hub import CommitOperationAdd, HfApi
+
+    if token is False:
+        raise InputError("token=False: nothing is published without one; `hf auth login`, or give token=")
+    if create_pr and revision is not None:
+        raise InputError(f"revision (={revision!r}): a pull request is one to main; leave out revision or create_pr")
+    api = HfApi(endpoint=endpoint, token=token, library_name="nfnet-eqx")
+    with tempfile.TemporaryDirectory(prefix="nfnet-eqx-push-") as temporary:
+        opened, files, card = _prepare(ckpt, history or History(), Path(temporary))
+        try:
+            # Who is nobody is told so here; further on the Hub would say that there is no such repository.
+            me = patiently(api.whoami)["name"]
+            repo_id = repo_id if "/" in repo_id else f"{me}/{repo_id}"
+            there = _repository(api, repo_id, revision, private)
+            if not overwrite:
+                _check_architecture(api, repo_id, there, opened.architecture, temporary)
+            _note_other_weights(repo_id, there, files)
+            commit = api.create_commit(
+                repo_id,
+                [CommitOperationAdd(file.name, file) for file in files]
+                + [CommitOperationAdd(CARD_NAME, card_on_hub(card, repo_id).encode())],
+                commit_message=commit_message or f"{opened.architecture}, pushed by nfnet-eqx",
+                revision=revision,
+                create_pr=create_pr,
+                parent_commit=there.sha,
+            )
+        except InputError:
+            raise
+        except Exception as error:
+            if type(error) is ValueError:  # the client looks at the card's front matter
+                raise InputError(f"{repo_id}: {CARD_NAME}: {' '.join(str(error).split())}") from None
+            raise explained(error, repo_id) from None
+    forget(repo_id, revision)
+    return str(commit.pr_url or commit.commit_url)
+
+
+def _prepare(
+    ckpt: Checkpoint | str | os.PathLike[str], history: History, temporary: Path
+) -> tuple[Checkpoint, list[Path], str]:
+    """The checkpoint, its files and the text of its card; what is not yet written goes to a temporary folder."""
+    if isinstance(ckpt, Checkpoint):
+        folder = temporary
+        save_pretrained(ckpt, folder)
+    else:
+        folder = Path(ckpt)
+        if not folder.is_dir():
+            raise InputError(f"{folder}: no such folder; give the folder of a checkpoint")
+        ckpt = load_checkpoint(folder)  # what cannot be opened is not published
+    card = folder / CARD_NAME
+    if not card.is_file():
+        write_card(temporary, ckpt, history)
+        card = temporary / CARD_NAME
+    try:
+        return ckpt, checkpoint_files(folder), card.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise InputError(f"{card}: is not UTF-8 text; write it again") from None
+
+
+def _repository(api: Any, repo_id: str, revision: str | None, private: bool | None) -> Any:
+    """What the Hub knows of the branch that is committed to; it is made where there is none, as is the repository."""
+    from huggingface_hub import errors
+
+    try:
+        there = patiently(lambda: api.model_info(repo_id, timeout=10))
+    except errors.RepositoryNotFoundError:
+        patiently(lambda: api.create_repo(repo_id, private=private, exist_ok=True))
+        there = patiently(lambda: api.model_info(repo_id))
+    if private and not there.private:
+        raise InputError(f"{repo_id}: exists and is public; make it private on its settings page, or leave out private")
+    if revision is not None:
+        patiently(lambda: api.create_branch(repo_id, branch=revision, exist_ok=True))
+        there = patiently(lambda: api.model_info(repo_id, revision=revision))
+    return there
+
+
+def _check_architecture(api: Any, repo_id: str, there: Any, architecture: str, temporary: str) -> None:
+    """Refuse to replace the checkpoint of another architecture, or of another library."""
+    if CONFIG_NAME not in (sibling.rfilename for sibling in there.siblings or ()):
+        return
+    path = patiently(lambda: api.hf_hub_download(repo_id, CONFIG_NAME, revision=there.sha, cache_dir=temporary))
+    try:
+        settings = read_json(Path(path))
+        theirs = (settings.get("nfnet_eqx") or settings).get("architecture")
+    except (InputError, AttributeError):
+        theirs = None
+    if theirs != architecture:
+        raise InputError(
+            f"{repo_id}: holds {theirs or 'something else'!r}, and this is {architecture!r}; push to another "
+            "repository, or replace it with overwrite"
+        )
+
+
+def _note_other_weights(repo_id: str, there: Any, files: list[Path]) -> None:
+    names = {file.name for file in files}
+    others = [s.rfilename for s in there.siblings or () if s.rfilename.endswith(_WEIGHTS) and s.rfilename not in names]
+    if others:
+        _log.warning("%s also holds %s, which this push leaves as they are", repo_id, ", ".join(others[:5]))
