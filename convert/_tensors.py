@@ -197,10 +197,12 @@ def load_tensors(
         device: where to put them, one after the other; `None` is JAX's default device.
 
     Raises:
-        InputError: a tensor is missing, unexpected, of another shape, no floating-point number, or holds NaN or
-            infinity. One error names the first few of each kind.
+        InputError: `dtype` or `device` is none, or a tensor is missing, unexpected, of another shape, no
+            floating-point number, or holds NaN or infinity. One error names the first few of each kind.
     """
-    dtype = np.dtype(np.float32 if dtype is None else dtype)
+    dtype = _checked_dtype(dtype)
+    if device is not None and not isinstance(device, Placement):
+        raise InputError(f"device (={device!r}): give a jax.Device, as jax.devices() lists them, or a sharding")
     skeleton = _names.skeleton(config)
     wanted = {name: tuple(leaf.shape) for name, leaf in _names.named_parameters(skeleton).items()}
     own = isinstance(tensors, TensorFile)
@@ -235,6 +237,16 @@ def load_tensors(
             "Do the weights belong to this configuration?"
         )
     return _names.with_parameters(skeleton, parameters)
+
+
+def _checked_dtype(dtype: DTypeLike | None) -> np.dtype:
+    try:
+        checked = np.dtype(np.float32 if dtype is None else dtype)
+    except TypeError:
+        checked = np.dtype(bool)
+    if checked not in _FLOATS:
+        raise InputError(f"dtype (={dtype!r}): give a floating-point one, such as float32 or bfloat16")
+    return checked
 
 
 def _first(names: list[str], count: int = 3) -> str:

@@ -135,6 +135,10 @@ class Hub(Api):
         """Answer with an error."""
         self._faults.append(_Fault("fail", re.compile(pattern), times, Refused(status, message, "", headers).answer))
 
+    def say(self, pattern: str, body: bytes) -> None:
+        """Answer with this and status 200, as what is no Hub does."""
+        self._faults.append(_Fault("fail", re.compile(pattern), None, Answer(body=body)))
+
     def cut(self, pattern: str, after: int, *, times: int | None = 1) -> None:
         """Close the connection after so many bytes of the body that was announced."""
         self._faults.append(_Fault("cut", re.compile(pattern), times, after))

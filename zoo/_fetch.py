@@ -4,27 +4,23 @@ Only `config.json` and safetensors files are fetched: never a pickle, never code
 that the Hub announced, which the client leaves to its callers.
 """
 
-import errno
+import contextlib
 import hashlib
 import logging
 import os
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
-from typing import TypeVar
+from typing import Any
 
 from nfnet_eqx._errors import InputError
 from nfnet_eqx.convert._tensors import read_index
+from nfnet_eqx.zoo._client import ask, explained, make_api, patiently
 from nfnet_eqx.zoo.checkpoint import CONFIG_NAME, INDEX_NAME, WEIGHTS_NAME
-
-# Seconds between two tries where the Hub is at fault; the client itself repeats some of its requests and not others.
-_PAUSES = (1, 2, 4)
 
 # Names of these endings are ignored, with a note: they hold code, or may.
 _UNSAFE = (".bin", ".ckpt", ".h5", ".msgpack", ".npz", ".pickle", ".pkl", ".pt", ".pth", ".py")
 
 _log = logging.getLogger(__name__)
-_T = TypeVar("_T")
 
 
 def cached(repo_id: str, revision: str | None, cache_dir: str | os.PathLike[str] | None) -> Path | None:
@@ -40,9 +36,12 @@ def cached(repo_id: str, revision: str | None, cache_dir: str | os.PathLike[str]
     config = find(CONFIG_NAME)
     if config is None:
         return None
-    if find(WEIGHTS_NAME) or ((index := find(INDEX_NAME)) and all(map(find, read_index(index)))):
+    if find(WEIGHTS_NAME):
         return config.parent
-    return None
+    try:
+        return config.parent if (index := find(INDEX_NAME)) and all(map(find, read_index(index))) else None
+    except InputError:  # a broken index; the download looks closer
+        return None
 
 
 def download(
@@ -62,87 +61,113 @@ def download(
     Raises:
         InputError: the repository, revision or a file does not exist, may not be read, or cannot be fetched.
     """
-    from huggingface_hub import HfApi, hf_hub_download
-
-    def fetch(filename: str, revision: str | None) -> Path:
-        return Path(
-            hf_hub_download(
-                repo_id,
-                filename,
-                revision=revision,
-                cache_dir=None if cache_dir is None else Path(cache_dir),
-                token=token,
-                endpoint=endpoint,
-                library_name="nfnet-eqx",
-            )
-        )
+    from huggingface_hub import hf_hub_download
 
     where = repo_id if revision is None else f"{repo_id}@{revision}"
+    api = make_api(token, endpoint)
+
+    def fetch(filename: str, revision: str | None) -> Path:
+        path = hf_hub_download(
+            repo_id,
+            filename,
+            revision=revision,
+            cache_dir=None if cache_dir is None else Path(cache_dir),
+            token=token,
+            endpoint=endpoint,
+            library_name="nfnet-eqx",
+        )
+        return Path(path)
+
     try:
         # The first question is one that the client does not repeat: a Hub out of reach is told at once.
-        api = HfApi(endpoint=endpoint, token=token, library_name="nfnet-eqx")
-        info = patiently(lambda: api.model_info(repo_id, revision=revision, timeout=10))
-        names = [sibling.rfilename for sibling in info.siblings or ()]
-        ignored = _look_through(where, names)
+        commit, hashes = ask(
+            lambda: _listing(api.model_info(repo_id, revision=revision, files_metadata=True, timeout=10))
+        )
+        ignored = _look_through(where, list(hashes))
+        weights = INDEX_NAME if INDEX_NAME in hashes and WEIGHTS_NAME not in hashes else WEIGHTS_NAME
+        _check_listed(where, [CONFIG_NAME, weights], hashes)
         # By name, so that the cache remembers what the name stood for; from then on by commit.
         folder = patiently(lambda: fetch(CONFIG_NAME, revision)).parent
-        if folder.name != info.sha:
+        if folder.name != commit:
             raise InputError(f"{where}: changed while it was fetched; try again")
-        wanted = [WEIGHTS_NAME]
-        if WEIGHTS_NAME not in names and INDEX_NAME in names:
-            wanted = [INDEX_NAME, *read_index(patiently(lambda: fetch(INDEX_NAME, info.sha)))]
-        for filename in wanted:
-            patiently(lambda filename=filename: fetch(filename, info.sha))
+        wanted = [weights]
+        if weights == INDEX_NAME:
+            index = patiently(lambda: fetch(INDEX_NAME, commit))
+            check_hashes(where, [index], announced=hashes)
+            wanted = list(read_index(index))
+            _check_listed(where, wanted, hashes)
+        files = [patiently(lambda filename=filename: fetch(filename, commit)) for filename in wanted]
     except InputError:
         raise
     except Exception as error:
         raise explained(error, where) from None
+    # Where the cache has links, these keep the hashes, and whoever opens the files compares them.
+    check_hashes(where, [file for file in (folder / CONFIG_NAME, *files) if not file.is_symlink()], announced=hashes)
     return folder, ignored
+
+
+def _listing(info: Any) -> tuple[str, dict[str, str]]:
+    """The commit, and its files: sha256 of large ones, git's hash of others."""
+    hashes = {file.rfilename: file.lfs.sha256 if file.lfs else file.blob_id for file in info.siblings or ()}
+    if not isinstance(info.sha, str) or not all(isinstance(name, str) for name in hashes):
+        raise TypeError("no listing of a repository")
+    return info.sha, hashes
 
 
 def _look_through(where: str, names: list[str]) -> list[str]:
     """Refuse a repository with file names that lead elsewhere; the names of those of its files that are never read."""
     stray = [name for name in names if "\\" in name or name.startswith("/") or ".." in PurePosixPath(name).parts]
     if stray:
-        raise InputError(
-            f"{where}: the repository lists {stray[0]!r}, a name that leads out of it; nothing was fetched"
-        )
+        raise InputError(f"{where}: the repository lists {stray[0]!r}, a name that leads out of it; refused")
     unsafe = [name for name in names if name.endswith(_UNSAFE)]
     if unsafe:
-        _log.info("%s: ignored %s (only json and safetensors are read)", where, ", ".join(unsafe))
+        _log.info("%s: ignored %s (only json and safetensors are read)", where, ", ".join(map(repr, unsafe)))
     return unsafe
 
 
-def check_hashes(where: str, files: list[Path], sha256: Mapping[str, str] | None = None) -> None:
+def _check_listed(where: str, wanted: list[str], names: Mapping[str, str]) -> None:
+    if missing := [name for name in wanted if name not in names]:
+        raise InputError(f"{where}: the repository has no {missing[0]}; other formats are never fetched")
+
+
+def check_hashes(
+    where: str,
+    files: list[Path],
+    sha256: Mapping[str, str] | None = None,
+    announced: Mapping[str, str] | None = None,
+) -> None:
     """Compare files of the client's cache with the hashes that the Hub announced for them.
 
-    The cache names each file after its hash (sha256 for large files, git's for others) and links to it. A file that is
-    another one is removed, so that the next call fetches it anew.
+    A file that is another one is removed, so that the next call fetches it anew.
 
     Args:
         where: the repository, for the message.
         files: in a folder of the cache.
         sha256: the digests of the files by name, where they are known already.
+        announced: what the Hub says, by name: sha256 of large files, git's hash of others. `None` takes what the cache
+            has kept of it: it names each file after its hash and links to it, where the file system has links.
 
     Raises:
         InputError: naming the file.
     """
     for file in files:
-        if not file.is_symlink():  # a file system without links: the hash was not kept
-            continue
-        blob = file.parent / os.readlink(file)
-        if len(blob.name) == 64:
-            content = sha256 and sha256.get(file.name) or _digest(file, "sha256")
-        elif len(blob.name) == 40:
-            content = _digest(file, "sha1", f"blob {file.stat().st_size}\0".encode())
+        blob = file.parent / os.readlink(file) if file.is_symlink() else file
+        expected = blob.name if announced is None else announced[file.name]
+        if len(expected) == 64:
+            found = sha256[file.name] if sha256 else _digest(file, "sha256")
+        elif len(expected) == 40:
+            found = _digest(file, "sha1", f"blob {file.stat().st_size}\0".encode())
         else:
             continue
-        if content != blob.name:
-            for path in (file.resolve(), blob, file):
-                path.unlink(missing_ok=True)
+        if found != expected:
+            remedy = "it was removed from the cache: try again"
+            try:
+                for path in (file.resolve(), blob, file):
+                    path.unlink(missing_ok=True)
+            except OSError:
+                remedy = f"remove it by hand ({blob}), and try again"
             raise InputError(
-                f"{where}: {file.name} is not the file that the Hub announced (hash {content}, not {blob.name}); it "
-                "was removed from the cache: try again"
+                f"{where}: {file.name} is not the file that the Hub announced (hash {found}, not {expected}); {remedy}"
             )
 
 
@@ -152,87 +177,10 @@ def _digest(path: Path, algorithm: str, prefix: bytes = b"") -> str:
 
 
 def forget(repo_id: str, revision: str | None) -> None:
-    """Make the cache forget what a branch stood for; the files stay."""
+    """Make the default cache forget what a branch stood for, as far as it can be written; the files stay."""
     from huggingface_hub import constants
     from huggingface_hub.file_download import repo_folder_name
 
     folder = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=repo_id, repo_type="model")
-    (folder / "refs" / (revision or constants.DEFAULT_REVISION)).unlink(missing_ok=True)
-
-
-def patiently(call: Callable[[], _T]) -> _T:
-    """The result of a request, repeated a few times while the Hub itself is at fault or the connection breaks."""
-    for pause in _PAUSES:
-        try:
-            return call()
-        except Exception as error:
-            if not _may_pass(error):
-                raise
-            _log.warning("the Hub: %s; once more in %d s", _reason(error), pause)
-        time.sleep(pause)
-    return call()
-
-
-def _may_pass(error: Exception) -> bool:
-    status = _status(error)
-    # A connection that breaks may hold the next time; one that is not made at all will not be made in a second.
-    return status >= 500 if status else _is_transport(error) and type(error).__name__ != "ConnectError"
-
-
-def explained(error: Exception, where: str) -> InputError:
-    """What the client's exception means for the user: the repository, the reason and the remedy in one line.
-
-    An exception that is none of the client's, the network's or the disk's is raised again: it is our fault.
-    """
-    from huggingface_hub import errors
-
-    if isinstance(error, errors.LocalTokenNotFoundError):
-        return InputError(f"{where}: a token is needed; `hf auth login`, or give token=")
-    if isinstance(error, errors.GatedRepoError):
-        return InputError(f"{where}: access must be granted on its page first; then `hf auth login`, or give token=")
-    if isinstance(error, errors.RepositoryNotFoundError):
-        return InputError(f"{where}: no such repository on the Hub (or a private one: `hf auth login`, or give token=)")
-    if isinstance(error, errors.RevisionNotFoundError):
-        return InputError(f"{where}: the repository has no such revision")
-    if isinstance(error, errors.LocalEntryNotFoundError | errors.OfflineModeIsEnabled):
-        return InputError(
-            f"{where}: not in the cache, and the Hub was not asked or not reached; connect, and unset HF_HUB_OFFLINE "
-            "and local_files_only"
-        )
-    if isinstance(error, errors.EntryNotFoundError):
-        missing = CONFIG_NAME if CONFIG_NAME in str(error) else WEIGHTS_NAME
-        return InputError(f"{where}: the repository has no {missing}; other formats are never fetched")
-    if status := _status(error):
-        remedies = {
-            401: "the token was not accepted; `hf auth login` with a valid one, or give token=",
-            403: "the token does not allow this; give one of a user who may",
-            412: "the repository was changed meanwhile; try again",
-            429: "too many requests; wait a few minutes",
-        }
-        remedy = remedies.get(status, "the Hub is at fault; try again later" if status >= 500 else "check the request")
-        return InputError(f"{where}: the Hub answers {_reason(error)}: {remedy}")
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return InputError(f"{where}: the disk is full; free some of it, or give cache_dir= (HF_HOME) on another one")
-    if _is_transport(error):
-        return InputError(f"{where}: the Hub cannot be reached ({_reason(error)}); check the connection and try again")
-    if isinstance(error, OSError | errors.HFValidationError):
-        return InputError(f"{where}: {_reason(error)}")
-    raise error
-
-
-def _status(error: Exception) -> int:
-    """The HTTP status that an exception of the client stands for; 0: none."""
-    return getattr(getattr(error, "response", None), "status_code", 0)
-
-
-def _is_transport(error: Exception) -> bool:
-    # The client's HTTP library differs from version to version (httpx, httpx2), and so do its classes.
-    return type(error).__module__.split(".")[0].startswith("httpx")
-
-
-def _reason(error: Exception) -> str:
-    """The Hub's own words where there are some; never an address, which could hold a secret."""
-    if status := _status(error):
-        message = " ".join((getattr(error, "server_message", None) or "").split())
-        return f"{status} ({message[:200]})" if message else str(status)
-    return " ".join(str(error).split())[:300] or type(error).__name__
+    with contextlib.suppress(OSError):
+        (folder / "refs" / (revision or constants.DEFAULT_REVISION)).unlink(missing_ok=True)

@@ -12,6 +12,15 @@ from nfnet_eqx.zoo.checkpoint import Origin
 _COMMIT, _SHA256 = re.compile("[0-9a-f]{40}"), re.compile("[0-9a-f]{64}")
 
 
+def check_lock(path: str | os.PathLike[str]) -> None:
+    """Raises, before the work, where a lock file could not be written after it."""
+    path = Path(path)
+    if path.exists():
+        _read(path)
+    elif not path.absolute().parent.is_dir():
+        raise InputError(f"{path}: its folder does not exist; name a file in one that does")
+
+
 def write_lock(path: str | os.PathLike[str], where: str, origin: Origin) -> None:
     """Note a checkpoint in a lock file, which is made where there is none; its other entries stay.
 

@@ -14,7 +14,7 @@ _SECRET = re.compile(r"\bhf_[A-Za-z0-9]{16,}|(?<=://)[^/@\s]+@")
 
 def is_path(name: str) -> bool:
     """Whether a name is that of a file or folder, and not of something on the Hub."""
-    return _PATH.match(name) is not None or (os.sep in name and os.path.exists(name))
+    return _PATH.match(name) is not None or os.path.exists(name)
 
 
 def shown(name: str) -> str:

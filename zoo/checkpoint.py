@@ -287,14 +287,15 @@ def _read_labels(names: Any, num_classes: int) -> tuple[str, ...] | None:
 
 
 def _with_new_head(ckpt: Checkpoint, num_classes: int) -> Checkpoint:
+    model = replace_head(ckpt.model, num_classes, key=jax.random.key(0))
     if num_classes:
         message = "%s: the classifier for %d classes was replaced by an untrained one for %d"
         _log.warning(message, ckpt.source, ckpt.config.num_classes, num_classes)
-    model = replace_head(ckpt.model, num_classes, key=jax.random.key(0))
     trained = next(iter(_names.named_parameters(model).values()))
     arrays, rest = eqx.partition(model.head, eqx.is_array)
     arrays = jax.tree.map(lambda leaf: jax.device_put(leaf.astype(trained.dtype), trained.sharding), arrays)
-    about = {key: value for key, value in ckpt.about.items() if key != "label_descriptions"}
+    # Neither the names of the old classes nor the name of the published checkpoint, which this is no more.
+    about = {key: value for key, value in ckpt.about.items() if key not in ("label_descriptions", "tag")}
     model = eqx.tree_at(lambda m: m.head, model, eqx.combine(arrays, rest))
     return dataclasses.replace(ckpt, model=model, labels=None, about=about)
 

@@ -12,7 +12,7 @@ from nfnet_eqx._errors import InputError
 from nfnet_eqx._variants import VARIANTS
 from nfnet_eqx.convert._tensors import Placement
 from nfnet_eqx.zoo import _fetch
-from nfnet_eqx.zoo._lock import check_locked, read_lock, write_lock
+from nfnet_eqx.zoo._lock import check_lock, check_locked, read_lock, write_lock
 from nfnet_eqx.zoo.catalog import catalog
 from nfnet_eqx.zoo.checkpoint import (
     CONFIG_NAME,
@@ -85,7 +85,7 @@ def from_pretrained(
         return load_checkpoint(local, name=name, dtype=dtype, device=device, **changes)
 
     repo_id, revision = _parse_hub_id(name, revision)
-    where = repo_id if revision is None else f"{repo_id}@{revision}"
+    where = _where(repo_id, revision)
     locked = None if lock is None else read_lock(lock, where)
     if locked is not None:
         revision = locked.commit
@@ -97,7 +97,8 @@ def from_pretrained(
     try:
         ckpt = load_checkpoint(folder, name=repo_id, commit=folder.name, dtype=dtype, device=device, **changes)
     except InputError:
-        _fetch.check_hashes(where, checkpoint_files(folder))  # broken on the way is another fault than broken from home
+        # What broke on the way, or in the cache, is another fault than what was broken from the start.
+        _fetch.check_hashes(where, checkpoint_files(folder))
         raise
     _fetch.check_hashes(where, checkpoint_files(folder), ckpt.source.sha256)
     if lock is not None and locked is not None:
@@ -141,8 +142,12 @@ def pull(
     Raises:
         InputError: there is no such repository, it cannot be reached, or `lock` is no lock file.
     """
+    if source in bundled() or os.path.exists(source):
+        raise InputError(f"{source}: is on this machine; there is nothing to pull")
     repo_id, revision = _parse_hub_id(source, revision)
-    where = repo_id if revision is None else f"{repo_id}@{revision}"
+    where = _where(repo_id, revision)
+    if lock is not None:
+        check_lock(lock)
     folder, ignored = _fetch.download(repo_id, revision, cache_dir=cache_dir, token=token, endpoint=endpoint)
     origin = Origin(repo_id, folder.name, sha256(checkpoint_files(folder)))
     _fetch.check_hashes(where, checkpoint_files(folder), origin.sha256)
@@ -151,12 +156,17 @@ def pull(
     return Pulled(folder, origin, ignored)
 
 
+def _where(repo_id: str, revision: str | None) -> str:
+    """A repository as messages and lock files name it."""
+    return repo_id if revision in (None, "main") else f"{repo_id}@{revision}"
+
+
 def _parse_hub_id(name: str, revision: str | None) -> tuple[str, str | None]:
     """Repository and revision of a Hub id, in any of its spellings."""
     repo_id, _, at_revision = name.removeprefix("hf-hub:").removeprefix("hf_hub:").partition("@")
     if at_revision and revision not in (None, at_revision):
         raise InputError(f"{name!r} names the revision {at_revision!r}, and revision={revision!r} another; give one")
-    revision = at_revision or revision
+    revision = at_revision or revision or None
     published = [checkpoint for checkpoint in catalog() if checkpoint.architecture == repo_id.partition(".")[0]]
     for checkpoint in published:
         if checkpoint.name == repo_id and checkpoint.url:
@@ -168,6 +178,12 @@ def _parse_hub_id(name: str, revision: str | None) -> tuple[str, str | None]:
     if dot and architecture in VARIANTS:
         repo_id = f"timm/{repo_id}"
     if _REPO_ID.fullmatch(repo_id) and not name.startswith(("./", "../")):
+        from huggingface_hub.utils import HFValidationError, validate_repo_id
+
+        try:
+            validate_repo_id(repo_id)
+        except HFValidationError as error:
+            raise InputError(f"{name!r}: {' '.join(str(error).split())}") from None
         return repo_id, revision
     if name in VARIANTS:
         known = [repr(checkpoint.name) for checkpoint in published if checkpoint.hub_id]

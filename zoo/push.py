@@ -1,18 +1,23 @@
 """`push_to_hub`: a checkpoint and its card to a repository of the Hub, in one commit."""
 
+import contextlib
 import logging
 import os
+import re
 import tempfile
 from pathlib import Path
 from typing import Any
 
 from nfnet_eqx._errors import InputError
 from nfnet_eqx.convert._files import read_json
-from nfnet_eqx.zoo._fetch import explained, forget, patiently
+from nfnet_eqx.zoo._client import ask, explained, make_api, patiently
+from nfnet_eqx.zoo._fetch import forget
 from nfnet_eqx.zoo.card import CARD_NAME, History, card_on_hub, write_card
 from nfnet_eqx.zoo.checkpoint import CONFIG_NAME, Checkpoint, checkpoint_files, load_checkpoint, save_pretrained
 
-_WEIGHTS = (".safetensors", ".safetensors.index.json", ".bin", ".bin.index.json", ".h5", ".msgpack", ".pt", ".pth")
+# Our own weights, in one file or in shards; those of other formats.
+_OURS = re.compile(r"model(-\d+-of-\d+)?\.safetensors(\.index\.json)?")
+_OTHERS = (".safetensors", ".bin", ".h5", ".msgpack", ".pt", ".pth")
 
 _log = logging.getLogger(__name__)
 
@@ -53,29 +58,41 @@ def push_to_hub(
 
     Raises:
         InputError: the checkpoint is broken, the repository may not be written or holds another architecture, or the
-            Hub cannot be reached; nothing was changed then.
+            Hub cannot be reached. No branch has changed then; a new repository may be there, and empty.
     """
-    from huggingface_hub import CommitOperationAdd, HfApi
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
+    revision = revision or None
     if token is False:
         raise InputError("token=False: nothing is published without one; `hf auth login`, or give token=")
     if create_pr and revision is not None:
         raise InputError(f"revision (={revision!r}): a pull request is one to main; leave out revision or create_pr")
-    api = HfApi(endpoint=endpoint, token=token, library_name="nfnet-eqx")
+    if revision is not None and re.fullmatch("[0-9a-f]{40}", revision):
+        raise InputError(f"revision (={revision!r}): is a commit, and nothing is added to one; name a branch")
+    api = make_api(token, endpoint)
     with tempfile.TemporaryDirectory(prefix="nfnet-eqx-push-") as temporary:
         opened, files, card = _prepare(ckpt, history or History(), Path(temporary))
+        names = {file.name for file in files}
         try:
             # Who is nobody is told so here; further on the Hub would say that there is no such repository.
-            me = patiently(api.whoami)["name"]
+            me = ask(lambda: api.whoami()["name"])
             repo_id = repo_id if "/" in repo_id else f"{me}/{repo_id}"
-            there = _repository(api, repo_id, revision, private)
+            there, new_branch = _look(api, repo_id, revision, private, create_pr)
             if not overwrite:
                 _check_architecture(api, repo_id, there, opened.architecture, temporary)
-            _note_other_weights(repo_id, there, files)
+            if new_branch:
+                patiently(lambda: api.create_branch(repo_id, branch=revision, exist_ok=True))
+            stale = [name for name in _files(there) if _OURS.fullmatch(name) and name not in names]
+            _note_other_weights(repo_id, there)
+            operations = [
+                *(CommitOperationAdd(file.name, file) for file in files),
+                CommitOperationAdd(CARD_NAME, card_on_hub(card, repo_id).encode()),
+                *(CommitOperationDelete(name) for name in stale),  # else they, and not the new ones, could be opened
+            ]
+            # Sent once: what became of a commit whose answer is lost, only the repository tells.
             commit = api.create_commit(
                 repo_id,
-                [CommitOperationAdd(file.name, file) for file in files]
-                + [CommitOperationAdd(CARD_NAME, card_on_hub(card, repo_id).encode())],
+                operations,
                 commit_message=commit_message or f"{opened.architecture}, pushed by nfnet-eqx",
                 revision=revision,
                 create_pr=create_pr,
@@ -87,7 +104,8 @@ def push_to_hub(
             if type(error) is ValueError:  # the client looks at the card's front matter
                 raise InputError(f"{repo_id}: {CARD_NAME}: {' '.join(str(error).split())}") from None
             raise explained(error, repo_id) from None
-    forget(repo_id, revision)
+    if not create_pr:
+        forget(repo_id, revision)
     return str(commit.pr_url or commit.commit_url)
 
 
@@ -113,33 +131,40 @@ def _prepare(
         raise InputError(f"{card}: is not UTF-8 text; write it again") from None
 
 
-def _repository(api: Any, repo_id: str, revision: str | None, private: bool | None) -> Any:
-    """What the Hub knows of the branch that is committed to; it is made where there is none, as is the repository."""
+def _look(api: Any, repo_id: str, revision: str | None, private: bool | None, create_pr: bool) -> tuple[Any, bool]:
+    """What the Hub knows of the branch that is committed to, or of main; and whether the branch has to be made first.
+
+    A repository is made where there is none.
+    """
     from huggingface_hub import errors
 
     try:
-        there = patiently(lambda: api.model_info(repo_id, timeout=10))
+        there = ask(lambda: api.model_info(repo_id, timeout=10))
     except errors.RepositoryNotFoundError:
+        if create_pr:
+            raise
         patiently(lambda: api.create_repo(repo_id, private=private, exist_ok=True))
-        there = patiently(lambda: api.model_info(repo_id))
+        there = ask(lambda: api.model_info(repo_id))
     if private and not there.private:
         raise InputError(f"{repo_id}: exists and is public; make it private on its settings page, or leave out private")
-    if revision is not None:
-        patiently(lambda: api.create_branch(repo_id, branch=revision, exist_ok=True))
-        there = patiently(lambda: api.model_info(repo_id, revision=revision))
-    return there
+    if revision is None:
+        return there, False
+    try:
+        return ask(lambda: api.model_info(repo_id, revision=revision)), False
+    except errors.RevisionNotFoundError:
+        return there, True
 
 
 def _check_architecture(api: Any, repo_id: str, there: Any, architecture: str, temporary: str) -> None:
     """Refuse to replace the checkpoint of another architecture, or of another library."""
-    if CONFIG_NAME not in (sibling.rfilename for sibling in there.siblings or ()):
+    theirs = None
+    if CONFIG_NAME in _files(there):
+        path = patiently(lambda: api.hf_hub_download(repo_id, CONFIG_NAME, revision=there.sha, cache_dir=temporary))
+        with contextlib.suppress(InputError, AttributeError):
+            settings = read_json(Path(path))
+            theirs = (settings.get("nfnet_eqx") or settings).get("architecture")
+    elif not any(name.endswith(_OTHERS) for name in _files(there)):
         return
-    path = patiently(lambda: api.hf_hub_download(repo_id, CONFIG_NAME, revision=there.sha, cache_dir=temporary))
-    try:
-        settings = read_json(Path(path))
-        theirs = (settings.get("nfnet_eqx") or settings).get("architecture")
-    except (InputError, AttributeError):
-        theirs = None
     if theirs != architecture:
         raise InputError(
             f"{repo_id}: holds {theirs or 'something else'!r}, and this is {architecture!r}; push to another "
@@ -147,8 +172,11 @@ def _check_architecture(api: Any, repo_id: str, there: Any, architecture: str, t
         )
 
 
-def _note_other_weights(repo_id: str, there: Any, files: list[Path]) -> None:
-    names = {file.name for file in files}
-    others = [s.rfilename for s in there.siblings or () if s.rfilename.endswith(_WEIGHTS) and s.rfilename not in names]
+def _note_other_weights(repo_id: str, there: Any) -> None:
+    others = [name for name in _files(there) if name.endswith(_OTHERS) and not _OURS.fullmatch(name)]
     if others:
-        _log.warning("%s also holds %s, which this push leaves as they are", repo_id, ", ".join(others[:5]))
+        _log.warning("%s also holds %s, which stay as they are", repo_id, ", ".join(map(repr, others[:5])))
+
+
+def _files(there: Any) -> list[str]:
+    return [sibling.rfilename for sibling in there.siblings or ()]

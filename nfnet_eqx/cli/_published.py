@@ -8,6 +8,7 @@ from nfnet_eqx._errors import InputError
 from nfnet_eqx.train._evaluate import Evaluation
 from nfnet_eqx.zoo.catalog import Protocol, Published, find
 from nfnet_eqx.zoo.checkpoint import Checkpoint
+from nfnet_eqx.zoo.hub import bundled
 
 
 class Claim(NamedTuple):
@@ -27,7 +28,9 @@ def find_claim(ckpt: Checkpoint, size: int | None) -> Claim:
     Raises:
         InputError: it is no published checkpoint, or nothing was published at this size.
     """
-    published = find(ckpt.source.name) or find(f"{ckpt.architecture}.{ckpt.about.get('tag')}")
+    known = ckpt.source.commit is not None or ckpt.source.name in bundled()
+    published = find(ckpt.source.name) if known else None
+    published = published or find(f"{ckpt.architecture}.{ckpt.about.get('tag')}")
     if published is None or published.architecture != ckpt.architecture or ckpt.config.num_classes != published.classes:
         raise InputError(
             f"--published: {ckpt.source} is none of the published checkpoints (nfnet-eqx list --pretrained names them) "

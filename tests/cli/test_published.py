@@ -212,7 +212,8 @@ def test_a_checkpoint_is_known_by_its_hub_id_or_by_its_tag(by_hand: ByHand):
         {"about": {}},
         {"about": {"tag": "mine"}},
         {"architecture": "nfnet_l0"},
-        {"source": Origin("timm/nfnet_l0.ra2_in1k"), "about": {}},
+        {"source": Origin("timm/nfnet_l0.ra2_in1k", "0" * 40), "about": {}},
+        {"source": Origin(f"timm/{CATALOGED}"), "about": {}},
     ],
     ids=str,
 )

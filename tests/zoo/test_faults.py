@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from nfnet_eqx import InputError, from_pretrained, named_parameters, save_pretrained
-from nfnet_eqx.zoo import _fetch
+from nfnet_eqx.zoo import _client, _fetch
 from nfnet_eqx.zoo.hub import pull
 from tests.hub_server import Hub
-from tests.zoo.repos import TIMM, files_of, published, tiny
+from tests.zoo.repos import TIMM, files_of, published, sharded, tiny
 
 WEIGHTS = "model.safetensors"
 
@@ -35,7 +35,7 @@ def hub(repos: dict[str, dict[str, bytes]], tmp_path: Path) -> Iterator[Hub]:
 
 @pytest.fixture(autouse=True)
 def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_fetch, "_PAUSES", (0, 0, 0))
+    monkeypatch.setattr(_client, "_PAUSES", (0, 0, 0))
 
 
 def refusal(hub: Hub, cache: Path, name: str = "me/x", **kwargs: str) -> str:
@@ -93,6 +93,31 @@ def test_too_many_requests(hub: Hub, tmp_path: Path) -> None:
     assert "too many requests; wait a few minutes" in refusal(hub, tmp_path / "cache")
 
 
+@pytest.mark.parametrize("status, why", [(503, "the Hub is at fault; try again later"), (429, "wait a few minutes")])
+def test_a_hub_that_lists_files_and_does_not_serve_them_is_at_fault(
+    status: int, why: str, hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.fail("GET .*/resolve/", status, times=None)
+    # The client waits for its own repetitions, and would for half a minute.
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    message = refusal(hub, tmp_path / "cache")
+    assert message.startswith(f"me/x: the Hub answers {status}") and why in message
+
+
+def test_what_is_no_hub_is_told_as_such(hub: Hub, tmp_path: Path) -> None:
+    for body in (
+        b"<html>log in</html>",
+        b"null",
+        b"{}",
+        b'{"sha": 1}',
+        b'{"sha": "1", "siblings": [{"rfilename": null}]}',
+    ):
+        hub.restore()
+        hub.say("/api/models/", body)
+        message = refusal(hub, tmp_path / "cache")
+        assert message.startswith("me/x: does not answer as a Hub does; check the connection, and endpoint="), body
+
+
 def test_a_download_that_is_cut_ends_whole(hub: Hub, tmp_path: Path) -> None:
     size = len(hub.files(TIMM)[WEIGHTS])
     hub.cut(f"GET .*/resolve/.*{WEIGHTS}", after=size // 2)
@@ -113,6 +138,48 @@ def test_a_file_of_other_bytes_than_announced_is_refused_and_forgotten(name: str
     assert message.startswith(f"me/x: {name} is not the file that the Hub announced")
     hub.tamper("me/x", name, true)
     assert from_pretrained("me/x", endpoint=hub.endpoint, cache_dir=tmp_path / "cache").source.sha256
+
+
+def test_a_broken_index_of_shards_is_fetched_anew(hub: Hub, tmp_path: Path) -> None:
+    hub.add("me/sharded", sharded(tmp_path))
+    index, cache = "model.safetensors.index.json", tmp_path / "cache"
+    true = hub.files("me/sharded")[index]
+    hub.tamper("me/sharded", index, b"[" + true[1:])
+    assert f"{index} is not the file that the Hub announced" in refusal(hub, cache, "me/sharded")
+    hub.restore()
+    from_pretrained("me/sharded", endpoint=hub.endpoint, cache_dir=cache)
+    (cached,) = cache.rglob(index)
+    cached.resolve().write_bytes(b"[" + true[1:])
+    assert f"{index} is not the file that the Hub announced" in refusal(hub, cache, "me/sharded")
+    assert from_pretrained("me/sharded", endpoint=hub.endpoint, cache_dir=cache).source.sha256
+
+
+def test_a_shard_that_is_not_there_is_named(hub: Hub, tmp_path: Path) -> None:
+    files = sharded(tmp_path)
+    del files["model-00002-of-00002.safetensors"]
+    hub.add("me/incomplete", files)
+    message = refusal(hub, tmp_path / "cache", "me/incomplete")
+    assert message.startswith("me/incomplete: the repository has no model-00002-of-00002.safetensors")
+
+
+NO_LINKS = """
+import sys, nfnet_eqx as nfx
+try:
+    nfx.from_pretrained("me/x", cache_dir=sys.argv[1])
+except nfx.InputError as error:
+    print(error)
+"""
+
+
+def test_a_cache_without_links_is_no_excuse_for_wrong_bytes(hub: Hub, tmp_path: Path) -> None:
+    true = hub.files("me/x")[WEIGHTS]
+    hub.tamper("me/x", WEIGHTS, true[:-40] + bytes([true[-40] ^ 1]) + true[-39:])
+    env = os.environ | {"HF_ENDPOINT": hub.endpoint, "HF_HUB_DISABLE_SYMLINKS": "1"}
+    command = [sys.executable, "-W", "ignore", "-c", NO_LINKS, str(tmp_path / "cache")]
+    first = subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout
+    assert first.startswith(f"me/x: {WEIGHTS} is not the file that the Hub announced")
+    hub.restore()
+    assert subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout == ""
 
 
 @pytest.mark.parametrize("name", ["config.json", WEIGHTS])
@@ -176,6 +243,15 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 def test_a_full_disk(hub: Hub, small_disk: Path) -> None:
     message = refusal(hub, small_disk, TIMM)
     assert message.startswith(f"{TIMM}: the disk is full; free some of it, or give cache_dir=")
+
+
+@pytest.mark.parametrize("token", ["hf_secretsecret\n", " hf_secretsecret", "", "hf_sécret", "hf secretsecret"])
+def test_what_cannot_be_a_token_is_refused_unseen(
+    token: str, hub: Hub, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    message = refusal(hub, tmp_path / "cache", token=token)
+    assert message.startswith("token: is empty or holds spaces, line ends")
+    assert "cret" not in message + caplog.text and hub.requests == []
 
 
 def test_no_message_log_or_file_holds_the_token(

@@ -177,6 +177,8 @@ REFUSED = {
     "me/no-config": "me/no-config: the repository has no config.json",
     "me/stray-shard": "1 shards are not the names of safetensors files",
     "me/broken": "model.safetensors: 7 bytes are no safetensors file",
+    "me/a--b": "me/a--b.*Cannot have --",
+    "me/..": "'me/..'",
     "me/hostile": r"me/hostile: the repository lists '../../evil.json', a name that leads out of it",
     "me/absolute": r"me/absolute: the repository lists '/etc/evil.json', a name that leads out of it",
     "me/huge": "num_classes",
@@ -202,6 +204,18 @@ def test_what_is_never_read_is_noted(hub: Hub, tmp_path: Path, caplog: pytest.Lo
     pulled = pull(TIMM, endpoint=hub.endpoint, cache_dir=tmp_path)
     assert sorted(pulled.ignored) == ["modeling.py", "pytorch_model.bin"]
     assert f"{TIMM}: ignored " in caplog.text and "pytorch_model.bin" in caplog.text
+
+
+@pytest.mark.parametrize("kwargs", [{"dtype": "int32"}, {"dtype": "nonsense"}])
+def test_an_impossible_dtype_is_named(kwargs: dict, hub: Hub, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="dtype .=.*give a floating-point one"):
+        from_pretrained("me/whole", endpoint=hub.endpoint, cache_dir=tmp_path, **kwargs)
+
+
+@pytest.mark.parametrize("name", ["nfnet_cifar10", "."])
+def test_what_is_on_this_machine_is_not_pulled(name: str) -> None:
+    with pytest.raises(InputError, match="is on this machine; there is nothing to pull"):
+        pull(name)
 
 
 def test_two_revisions_are_one_too_many(hub: Hub, tmp_path: Path) -> None:
@@ -250,5 +264,5 @@ def test_hf_hub_offline_is_obeyed(hub: Hub, asked: list[str], tmp_path: Path) ->
         return subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout
 
     assert run("me/whole") == f"me/whole@{hub.commit('me/whole')}\n"
-    assert run("me/sharded").startswith("refused: me/sharded: not in the cache, and the Hub was not asked")
+    assert run("me/sharded").startswith("refused: me/sharded: the Hub is not asked while HF_HUB_OFFLINE is set")
     assert asked == []

@@ -65,6 +65,18 @@ def test_a_repository_that_is_not_in_the_lock_is_refused_with_the_remedy(hub: Hu
         from_pretrained("nfnet_cifar10", lock=lock)
 
 
+def test_main_is_what_is_meant_without_a_revision(hub: Hub, tmp_path: Path) -> None:
+    lock = tmp_path / "nfnet.lock"
+    pull("me/x", lock=lock, endpoint=hub.endpoint, cache_dir=tmp_path / "c")
+    assert from_pretrained("me/x@main", lock=lock, cache_dir=tmp_path / "c").source.commit == hub.commit("me/x")
+
+
+def test_a_lock_that_could_not_be_written_is_told_before_the_work(hub: Hub, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="nowhere/nfnet.lock: its folder does not exist"):
+        pull("me/x", lock=tmp_path / "nowhere" / "nfnet.lock", endpoint=hub.endpoint, cache_dir=tmp_path / "c")
+    assert hub.requests == []
+
+
 @pytest.mark.parametrize(
     "text",
     [

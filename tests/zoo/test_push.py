@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from nfnet_eqx import InputError, from_pretrained, named_parameters, push_to_hub, save_pretrained
-from nfnet_eqx.zoo import _fetch
+from nfnet_eqx.zoo import _client
 from nfnet_eqx.zoo.card import History
 from tests.hub_server import Hub
 from tests.zoo.repos import sharded, tiny
@@ -30,7 +30,7 @@ def hub(tmp_path: Path) -> Iterator[Hub]:
 
 @pytest.fixture(autouse=True)
 def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_fetch, "_PAUSES", (0, 0, 0))
+    monkeypatch.setattr(_client, "_PAUSES", (0, 0, 0))
 
 
 def push(hub: Hub, ckpt: Any, repo_id: str = "me/x", *, token: str = "hf_me", **kwargs: Any) -> str:
@@ -140,10 +140,31 @@ def test_another_librarys_model_is_not_overwritten(config: bytes, hub: Hub) -> N
     assert "me/x: holds 'something else', and this is 'tiny'" in refusal(hub, tiny())
 
 
-def test_weights_that_stay_behind_are_named(hub: Hub, caplog: pytest.LogCaptureFixture) -> None:
-    hub.add("me/x", {"pytorch_model.bin": b"older"})
-    push(hub, tiny())
-    assert "me/x also holds pytorch_model.bin, which this push leaves as they are" in caplog.text
+def test_weights_of_another_format_are_not_joined_unless_told_to_and_stay(
+    hub: Hub, caplog: pytest.LogCaptureFixture
+) -> None:
+    hub.add("me/x", {"pytorch_model.bin": b"older", "README.md": b"mine"})
+    assert "me/x: holds 'something else', and this is 'tiny'" in refusal(hub, tiny())
+    push(hub, tiny(), overwrite=True)
+    assert "me/x also holds 'pytorch_model.bin', which stay as they are" in caplog.text
+    assert hub.files("me/x")["pytorch_model.bin"] == b"older"
+
+
+@pytest.mark.parametrize("first", ["whole", "sharded"])
+def test_no_part_of_older_weights_is_opened_with_the_newer(first: str, hub: Hub, tmp_path: Path) -> None:
+    folder = tmp_path / "sharded"
+    folder.mkdir()
+    for name, content in sharded(tmp_path).items():
+        (folder / name).write_bytes(content)
+    whole = dataclasses.replace(tiny("tiny", seed=7))
+    pushes = [folder, whole] if first == "sharded" else [whole, folder]
+    for ckpt in pushes:
+        push(hub, ckpt)
+    expected = whole if first == "sharded" else tiny()
+    assert np.array_equal(weight(opened(hub, tmp_path)), weight(expected))
+    weights = {name for name in hub.files("me/x") if "safetensors" in name}
+    assert (weights == {"model.safetensors"}) == (first == "sharded")
+    assert ("model.safetensors" in weights) == (first == "sharded")
 
 
 def test_a_private_repository_is_private(hub: Hub, tmp_path: Path) -> None:
@@ -177,6 +198,19 @@ def test_a_pull_request_changes_nothing_yet(hub: Hub, tmp_path: Path) -> None:
     assert hub.commit("me/x") == main
     assert np.array_equal(weight(opened(hub, tmp_path, "me/x@refs/pr/1")), weight(tiny(seed=1)))
     assert "leave out revision or create_pr" in refusal(hub, tiny(), create_pr=True, revision="main")
+    push(hub, tiny(seed=2), revision="refs/pr/1")
+    assert hub.commit("me/x") == main
+    fresh = from_pretrained("me/x@refs/pr/1", endpoint=hub.endpoint, cache_dir=tmp_path / "another")
+    assert np.array_equal(weight(fresh), weight(tiny(seed=2)))
+
+
+def test_what_is_refused_leaves_no_branch_and_no_repository(hub: Hub) -> None:
+    push(hub, tiny("first"))
+    refusal(hub, tiny("second"), revision="dev")
+    assert "dev" not in "".join(hub.store.repos["me/x"].refs)
+    assert "nothing is added to one; name a branch" in refusal(hub, tiny("first"), revision=hub.commit("me/x"))
+    assert "no such repository" in refusal(hub, tiny(), "me/none", create_pr=True)
+    assert hub.repos() == ["me/x"]
 
 
 def test_a_bare_name_is_ones_own(hub: Hub) -> None:
@@ -197,9 +231,10 @@ def test_who_may_not_write_is_told_so(token: Any, why: str, hub: Hub) -> None:
 def test_an_interrupted_push_leaves_the_repository_as_it_was(hub: Hub, tmp_path: Path) -> None:
     push(hub, tiny())
     before = hub.commit("me/x")
-    hub.drop("POST .*/commit/")
+    hub.drop("POST .*/commit/", times=None)
     assert "me/x: the Hub cannot be reached" in refusal(hub, tiny(seed=1))
     assert hub.commit("me/x") == before
+    hub.restore()
     push(hub, tiny(seed=1))
     assert np.array_equal(weight(opened(hub, tmp_path)), weight(tiny(seed=1)))
 
@@ -235,6 +270,8 @@ AGAIN = """
 import sys, nfnet_eqx as nfx
 from tests.zoo.repos import tiny
 first = nfx.from_pretrained("me/x").source.commit
+nfx.push_to_hub(tiny(seed=2), "me/x", token="hf_me", create_pr=True)
+assert nfx.from_pretrained("me/x", local_files_only=True).source.commit == first
 nfx.push_to_hub(tiny(seed=1), "me/x", token="hf_me")
 assert nfx.from_pretrained("me/x").source.commit != first
 """
