@@ -107,8 +107,8 @@ def download(
 
 
 def _listing(info: Any) -> tuple[str, dict[str, str]]:
-    """The commit, and its files: sha256 of large ones, git's hash of others."""
-    hashes = {file.rfilename: file.lfs.sha256 if file.lfs else file.blob_id for file in info.siblings or ()}
+    """The commit, and its files: sha256 of large ones, git's hash of others; empty where a mirror does not tell."""
+    hashes = {file.rfilename: (file.lfs.sha256 if file.lfs else file.blob_id) or "" for file in info.siblings or ()}
     if not isinstance(info.sha, str) or not all(isinstance(name, str) for name in hashes):
         raise TypeError("no listing of a repository")
     return info.sha, hashes

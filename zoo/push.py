@@ -42,7 +42,8 @@ def push_to_hub(
 
     Args:
         ckpt: a checkpoint, or the folder of one. The folder's own card is published as it is, with the repository's
-            name in its examples; where there is none, and for a checkpoint, one is written.
+            name in its examples; where there is none, and for a checkpoint, one is written. It takes the place of the
+            repository's, which belongs to other weights.
         repo_id: `"org/name"`, or `"name"` for one of your own; it is made where there is none.
         history: what the written card tells.
         overwrite: replace a checkpoint of another architecture, which is refused otherwise.
