@@ -240,11 +240,10 @@ def load_tensors(
 
 
 def _checked_dtype(dtype: DTypeLike | None) -> np.dtype:
-    try:
+    checked = None
+    with contextlib.suppress(TypeError, ValueError, SyntaxError):  # numpy reads a text as a little language
         checked = np.dtype(np.float32 if dtype is None else dtype)
-    except TypeError:
-        checked = np.dtype(bool)
-    if checked not in _FLOATS:
+    if checked is None or checked not in _FLOATS:
         raise InputError(f"dtype (={dtype!r}): give a floating-point one, such as float32 or bfloat16")
     return checked
 

@@ -1,7 +1,7 @@
 """The layers of a normalizer-free network. Feature maps are `(height, width, channels)`, see `_conv.py`."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import equinox as eqx
 import jax
@@ -109,10 +109,10 @@ class WSConv2d(eqx.Module):
         dilation: int = 1,
         groups: int = 1,
         gain: float = 1.0,
-        key: PRNGKeyArray,
+        key: PRNGKeyArray | None,
     ):
         fan_in = in_channels // groups * kernel**2
-        self.weight = jr.normal(key, (out_channels, in_channels // groups, kernel, kernel)) * fan_in**-0.5
+        self.weight = draw(jr.normal, key, (out_channels, in_channels // groups, kernel, kernel)) * fan_in**-0.5
         self.bias = jnp.zeros(out_channels)
         self.gain = jnp.full((out_channels, 1, 1, 1), gain, jnp.float32)
         self.stride = stride
@@ -149,13 +149,13 @@ class Pointwise(eqx.Module):
     weight: Float[Array, "out in 1 1"]
     bias: Float[Array, " out"]
 
-    def __init__(self, config: _config.NFNetConfig, in_features: int, out_features: int, *, key: PRNGKeyArray):
+    def __init__(self, config: _config.NFNetConfig, in_features: int, out_features: int, *, key: PRNGKeyArray | None):
         shape, std = (out_features, in_features, 1, 1), in_features**-0.5
         if config.numerics == "deepmind":
             # Haiku's Linear: a normal cut at two standard deviations, not widened again.
-            self.weight = jr.truncated_normal(key, -2.0, 2.0, shape) * std
+            self.weight = draw(lambda k, s: jr.truncated_normal(k, -2.0, 2.0, s), key, shape) * std
         else:
-            self.weight = jr.normal(key, shape) * std
+            self.weight = draw(jr.normal, key, shape) * std
         self.bias = jnp.zeros(out_features)
 
     def __call__(self, x: Float[Array, " in"]) -> Float[Array, " out"]:
@@ -172,9 +172,9 @@ class SqueezeExcite(eqx.Module):
     fc1: Pointwise
     fc2: Pointwise
 
-    def __init__(self, config: _config.NFNetConfig, channels: int, *, key: PRNGKeyArray):
+    def __init__(self, config: _config.NFNetConfig, channels: int, *, key: PRNGKeyArray | None):
         hidden = se_hidden(config, channels)
-        key1, key2 = jr.split(key)
+        key1, key2 = split(key, 2)
         self.fc1 = Pointwise(config, channels, hidden, key=key1)
         self.fc2 = Pointwise(config, hidden, channels, key=key2)
 
@@ -188,9 +188,9 @@ class ChannelConv(eqx.Module):
 
     weight: Float[Array, "1 1 kernel"]
 
-    def __init__(self, kernel: int, *, key: PRNGKeyArray):
+    def __init__(self, kernel: int, *, key: PRNGKeyArray | None):
         limit = kernel**-0.5
-        self.weight = jr.uniform(key, (1, 1, kernel), minval=-limit, maxval=limit)
+        self.weight = draw(lambda k, s: jr.uniform(k, s, minval=-limit, maxval=limit), key, (1, 1, kernel))
 
     def __call__(self, x: Float[Array, " channels"]) -> Float[Array, " channels"]:
         # jnp.convolve flips its kernel; a neural "convolution" does not. Its own padding is wrong for kernels longer
@@ -208,7 +208,7 @@ class EfficientChannelAttention(eqx.Module):
 
     conv: ChannelConv
 
-    def __init__(self, config: _config.NFNetConfig, channels: int, *, key: PRNGKeyArray):
+    def __init__(self, config: _config.NFNetConfig, channels: int, *, key: PRNGKeyArray | None):
         self.conv = ChannelConv(eca_kernel(config, channels), key=key)
 
     def __call__(self, x: FeatureMap) -> FeatureMap:
@@ -253,6 +253,18 @@ class StochasticDepth(eqx.Module):
         # The draw is made in float32: in bfloat16 a keep-rate of 0.95 would come out as 0.945.
         mask = jr.bernoulli(key, jnp.float32(keep)).astype(x.dtype)
         return x * (mask / jnp.asarray(keep, x.dtype) if self.rescale else mask)
+
+
+def draw(
+    sample: Callable[[PRNGKeyArray, tuple[int, ...]], Array], key: PRNGKeyArray | None, shape: tuple[int, ...]
+) -> Array:
+    """Random numbers; without a key zeros, for whoever wants their shape alone: a sampler takes long to trace."""
+    return jnp.zeros(shape) if key is None else sample(key, shape)
+
+
+def split(key: PRNGKeyArray | None, count: int) -> Sequence[PRNGKeyArray | None]:
+    """Independent keys; without a key, none."""
+    return [None] * count if key is None else list(jr.split(key, count))
 
 
 def missing_key(layer: str, rate: float) -> str:

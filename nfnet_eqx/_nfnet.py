@@ -19,8 +19,10 @@ from nfnet_eqx._layers import (
     SqueezeExcite,
     StochasticDepth,
     WSConv2d,
+    draw,
     gamma,
     missing_key,
+    split,
 )
 from nfnet_eqx._plan import BlockPlan, net_stride, plan_blocks
 from nfnet_eqx._variants import get_config
@@ -125,22 +127,22 @@ class NFNet(eqx.Module):
     final_act: Activation
     config: NFNetConfig = eqx.field(static=True)
 
-    def __init__(self, config: NFNetConfig, *, key: PRNGKeyArray):
+    def __init__(self, config: NFNetConfig, *, key: PRNGKeyArray | None):
         """A network with fresh parameters.
 
         Args:
             config: the architecture.
-            key: randomness of the initial weights.
+            key: randomness of the initial weights; `None` makes them zeros.
 
         Raises:
             InputError: the config describes no network (see `plan_blocks`).
         """
         plans = plan_blocks(config)
-        stem_key, final_key, head_key, *stage_keys = jr.split(key, 3 + len(plans))
+        stem_key, final_key, head_key, *stage_keys = split(key, 3 + len(plans))
         self.config = config
         self.stem = _init_stem(config, stem_key)
         self.stages = tuple(
-            tuple(_init_block(config, plan, k) for plan, k in zip(stage, jr.split(stage_key, len(stage)), strict=True))
+            tuple(_init_block(config, plan, k) for plan, k in zip(stage, split(stage_key, len(stage)), strict=True))
             for stage, stage_key in zip(plans, stage_keys, strict=True)
         )
         self.final_conv = (
@@ -237,16 +239,16 @@ def create_model(name: str, *, key: PRNGKeyArray, num_classes: int = 1000, in_ch
     return NFNet(config, key=key)
 
 
-def init_head(config: NFNetConfig, key: PRNGKeyArray) -> Head:
+def init_head(config: NFNetConfig, key: PRNGKeyArray | None) -> Head:
     """A fresh head: weight N(0, 0.01^2) or zero, bias zero."""
     fc = None
     if config.num_classes:
-        fc = eqx.nn.Linear(config.feature_width, config.num_classes, key=key)
+        fc = eqx.nn.Linear(config.feature_width, config.num_classes, key=jr.key(0))  # numbers that are replaced
         std = 0.0 if config.zero_init_head else 0.01
         fc = eqx.tree_at(
             lambda m: (m.weight, m.bias),
             fc,
-            (jr.normal(key, (config.num_classes, config.feature_width)) * std, jnp.zeros(config.num_classes)),
+            (draw(jr.normal, key, (config.num_classes, config.feature_width)) * std, jnp.zeros(config.num_classes)),
         )
     return Head(fc=fc, dropout=eqx.nn.Dropout(config.drop_rate))
 
@@ -259,19 +261,19 @@ def replaced(model: NFNet, **fields: Any) -> NFNet:
     return copy
 
 
-def _init_stem(config: NFNetConfig, key: PRNGKeyArray) -> dict[str, AnyConv]:
+def _init_stem(config: NFNetConfig, key: PRNGKeyArray | None) -> dict[str, AnyConv]:
     widths = (config.in_channels, *config.stem_widths)
     # timm numbers the convolutions of a deep stem only.
     names = ["conv"] if len(config.stem_widths) == 1 else [f"conv{i + 1}" for i in range(len(config.stem_widths))]
-    keys = jr.split(key, len(names))
+    keys = split(key, len(names))
     return {
         name: WSConv2d(config, widths[i], widths[i + 1], config.stem_kernel, stride=config.stem_strides[i], key=keys[i])
         for i, name in enumerate(names)
     }
 
 
-def _init_block(config: NFNetConfig, plan: BlockPlan, key: PRNGKeyArray) -> Block:
-    key1, key2, key2b, key3, shortcut_key, attention_key = jr.split(key, 6)
+def _init_block(config: NFNetConfig, plan: BlockPlan, key: PRNGKeyArray | None) -> Block:
+    key1, key2, key2b, key3, shortcut_key, attention_key = split(key, 6)
     mid, groups = plan.mid_width, plan.groups
     regnet = config.block == "regnet"
     attention = _init_attention(config, mid if regnet else plan.out_width, attention_key)
@@ -298,7 +300,7 @@ def _init_block(config: NFNetConfig, plan: BlockPlan, key: PRNGKeyArray) -> Bloc
     )
 
 
-def _init_attention(config: NFNetConfig, channels: int, key: PRNGKeyArray) -> AnyAttention | None:
+def _init_attention(config: NFNetConfig, channels: int, key: PRNGKeyArray | None) -> AnyAttention | None:
     if config.attention is None:
         return None
     kind = SqueezeExcite if config.attention == "se" else EfficientChannelAttention

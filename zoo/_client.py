@@ -1,6 +1,7 @@
 """Talking to the Hub through huggingface_hub: what is tried again, and what its exceptions mean for the user."""
 
 import errno
+import json
 import logging
 import time
 from collections.abc import Callable
@@ -16,6 +17,8 @@ _BROKEN = ("ReadError", "RemoteProtocolError", "WriteError")
 
 # Whose own words say why there is no connection. Those of others can quote what was sent, a token among it.
 _HARMLESS = (*_BROKEN, "ConnectError", "ConnectTimeout", "ReadTimeout", "WriteTimeout", "PoolTimeout")
+
+NO_HUB = "does not answer as a Hub does; check the connection, and endpoint= or HF_ENDPOINT"
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -59,8 +62,11 @@ def ask(question: Callable[[], _T]) -> _T:
         return patiently(question)
     except (errors.HfHubHTTPError, errors.HFValidationError):
         raise
-    except (AttributeError, KeyError, TypeError, ValueError):
-        raise OSError("does not answer as a Hub does; check the connection, and endpoint= or HF_ENDPOINT") from None
+    except UnicodeEncodeError:
+        raise OSError("the token of HF_TOKEN or `hf auth login` holds letters that no token has; set it anew") from None
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        _log.debug("the client could not read the answer: %s", type(error).__name__)  # its text may quote anything
+        raise OSError(NO_HUB) from None
 
 
 def explained(error: Exception, where: str) -> InputError:
@@ -97,6 +103,8 @@ def explained(error: Exception, where: str) -> InputError:
         return InputError(f"{where}: the disk is full; free some of it, or give cache_dir= (HF_HOME) on another one")
     if _is_transport(error):
         return InputError(f"{where}: the Hub cannot be reached ({_reason(error)}); check the connection and try again")
+    if isinstance(error, json.JSONDecodeError):
+        return InputError(f"{where}: {NO_HUB}")
     if isinstance(error, OSError | errors.HFValidationError):
         return InputError(f"{where}: {_reason(error)}")
     raise error

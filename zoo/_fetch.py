@@ -14,7 +14,7 @@ from typing import Any
 
 from nfnet_eqx._errors import InputError
 from nfnet_eqx.convert._tensors import read_index
-from nfnet_eqx.zoo._client import ask, explained, make_api, patiently
+from nfnet_eqx.zoo._client import NO_HUB, ask, explained, make_api, patiently
 from nfnet_eqx.zoo.checkpoint import CONFIG_NAME, INDEX_NAME, WEIGHTS_NAME
 
 # Names of these endings are ignored, with a note: they hold code, or may.
@@ -80,9 +80,8 @@ def download(
 
     try:
         # The first question is one that the client does not repeat: a Hub out of reach is told at once.
-        commit, hashes = ask(
-            lambda: _listing(api.model_info(repo_id, revision=revision, files_metadata=True, timeout=10))
-        )
+        info = ask(lambda: api.model_info(repo_id, revision=revision, files_metadata=True, timeout=10))
+        commit, hashes = _listing(info)
         ignored = _look_through(where, list(hashes))
         weights = INDEX_NAME if INDEX_NAME in hashes and WEIGHTS_NAME not in hashes else WEIGHTS_NAME
         _check_listed(where, [CONFIG_NAME, weights], hashes)
@@ -110,7 +109,7 @@ def _listing(info: Any) -> tuple[str, dict[str, str]]:
     """The commit, and its files: sha256 of large ones, git's hash of others; empty where a mirror does not tell."""
     hashes = {file.rfilename: (file.lfs.sha256 if file.lfs else file.blob_id) or "" for file in info.siblings or ()}
     if not isinstance(info.sha, str) or not all(isinstance(name, str) for name in hashes):
-        raise TypeError("no listing of a repository")
+        raise OSError(NO_HUB)
     return info.sha, hashes
 
 
@@ -151,8 +150,10 @@ def check_hashes(
         InputError: naming the file.
     """
     for file in files:
-        blob = file.parent / os.readlink(file) if file.is_symlink() else file
-        expected = blob.name if announced is None else announced[file.name]
+        linked = file.is_symlink()
+        blob = file.parent / os.readlink(file) if linked else file
+        kept = blob.name if linked else ""
+        expected = kept if announced is None else announced[file.name]
         if len(expected) == 64:
             found = sha256[file.name] if sha256 else _digest(file, "sha256")
         elif len(expected) == 40:
@@ -162,7 +163,7 @@ def check_hashes(
         if found != expected:
             remedy = "it was removed from the cache: try again"
             try:
-                for path in (file.resolve(), blob, file):
+                for path in (file.resolve(), blob, file, file.parents[2] / "blobs" / expected):
                     path.unlink(missing_ok=True)
             except OSError:
                 remedy = f"remove it by hand ({blob}), and try again"

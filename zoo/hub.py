@@ -51,7 +51,8 @@ def from_pretrained(
     """Open a checkpoint.
 
     A repository that is in the cache of huggingface_hub is opened as it was last seen, without a word to the network;
-    `pull` asks for a newer one. Whatever was fetched is compared with the hash that the Hub announced, at each load.
+    `pull` asks for a newer one. Whatever was fetched is compared with the hash that the Hub announced, at each load (in
+    a cache without links, at the one that fetches it).
 
     Args:
         source: in this order: the name of a bundled checkpoint (`bundled()` lists them); a folder, ours or timm's, a

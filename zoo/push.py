@@ -59,7 +59,8 @@ def push_to_hub(
 
     Raises:
         InputError: the checkpoint is broken, the repository may not be written or holds another architecture, or the
-            Hub cannot be reached. No branch has changed then; a new repository may be there, and empty.
+            Hub cannot be reached. A new repository or branch may be there then, without the checkpoint; nothing else
+            has changed, unless the connection broke while the Hub answered the commit.
     """
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
@@ -82,15 +83,17 @@ def push_to_hub(
             if not overwrite:
                 _check_architecture(api, repo_id, there, opened.architecture, temporary)
             if new_branch:
-                patiently(lambda: api.create_branch(repo_id, branch=revision, exist_ok=True))
+                patiently(lambda: api.create_branch(repo_id, branch=revision, revision=there.sha, exist_ok=True))
             stale = [name for name in _files(there) if _OURS.fullmatch(name) and name not in names]
-            _note_other_weights(repo_id, there)
+            _note_other_weights(repo_id, there, names)
             operations = [
                 *(CommitOperationAdd(file.name, file) for file in files),
                 CommitOperationAdd(CARD_NAME, card_on_hub(card, repo_id).encode()),
                 *(CommitOperationDelete(name) for name in stale),  # else they, and not the new ones, could be opened
             ]
-            # Sent once: what became of a commit whose answer is lost, only the repository tells.
+            if not create_pr:
+                forget(repo_id, revision)  # before, since what became of a commit whose answer is lost is not known
+            # Sent once, for the same reason.
             commit = api.create_commit(
                 repo_id,
                 operations,
@@ -102,11 +105,9 @@ def push_to_hub(
         except InputError:
             raise
         except Exception as error:
-            if type(error) is ValueError:  # the client looks at the card's front matter
+            if type(error) is ValueError and "metadata" in str(error):  # the client looks at the card
                 raise InputError(f"{repo_id}: {CARD_NAME}: {' '.join(str(error).split())}") from None
             raise explained(error, repo_id) from None
-    if not create_pr:
-        forget(repo_id, revision)
     return str(commit.pr_url or commit.commit_url)
 
 
@@ -173,8 +174,9 @@ def _check_architecture(api: Any, repo_id: str, there: Any, architecture: str, t
         )
 
 
-def _note_other_weights(repo_id: str, there: Any) -> None:
-    others = [name for name in _files(there) if name.endswith(_OTHERS) and not _OURS.fullmatch(name)]
+def _note_other_weights(repo_id: str, there: Any, ours: set[str]) -> None:
+    known = [name for name in _files(there) if name in ours or _OURS.fullmatch(name)]
+    others = [name for name in _files(there) if name.endswith(_OTHERS) and name not in known]
     if others:
         _log.warning("%s also holds %s, which stay as they are", repo_id, ", ".join(map(repr, others[:5])))
 

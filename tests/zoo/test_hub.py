@@ -206,7 +206,7 @@ def test_what_is_never_read_is_noted(hub: Hub, tmp_path: Path, caplog: pytest.Lo
     assert f"{TIMM}: ignored " in caplog.text and "pytorch_model.bin" in caplog.text
 
 
-@pytest.mark.parametrize("kwargs", [{"dtype": "int32"}, {"dtype": "nonsense"}])
+@pytest.mark.parametrize("kwargs", [{"dtype": "int32"}, {"dtype": "nonsense"}, {"dtype": "(2,3"}])
 def test_an_impossible_dtype_is_named(kwargs: dict, hub: Hub, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="dtype .=.*give a floating-point one"):
         from_pretrained("me/whole", endpoint=hub.endpoint, cache_dir=tmp_path, **kwargs)

@@ -239,6 +239,14 @@ def test_an_interrupted_push_leaves_the_repository_as_it_was(hub: Hub, tmp_path:
     assert np.array_equal(weight(opened(hub, tmp_path)), weight(tiny(seed=1)))
 
 
+def test_what_is_no_hub_is_told_as_such(hub: Hub) -> None:
+    push(hub, tiny())
+    for pattern in ("whoami", "/api/models/me/x", "/preupload/", "validate-yaml", "POST .*/commit/"):
+        hub.restore()
+        hub.say(pattern, b"<html>log in</html>")
+        assert "me/x: does not answer as a Hub does" in refusal(hub, tiny(seed=1)), pattern
+
+
 def test_a_push_in_between_is_not_overwritten(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     from nfnet_eqx.zoo import push as module
 
