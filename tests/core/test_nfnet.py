@@ -228,6 +228,16 @@ def test_the_classifier_starts_small_or_at_zero(tiny: dict[str, NFNetConfig], ge
     assert not eqx.filter_jit(NFNet)(config, key=getkey()).head.fc.weight.any()
 
 
+@pytest.mark.parametrize("numerics", ["timm", "deepmind"])
+def test_a_skeleton_has_the_structure_shapes_and_dtypes_of_a_network(
+    numerics: Any, family: str, tiny: dict[str, NFNetConfig], getkey: Callable
+):
+    config = dataclasses.replace(tiny[family], numerics=numerics)
+    drawn = eqx.filter_eval_shape(NFNet, config, key=getkey())
+    assert jax.tree.structure(skeleton(config)) == jax.tree.structure(drawn)
+    assert jax.tree.leaves(skeleton(config)) == jax.tree.leaves(drawn)
+
+
 def test_no_two_layers_start_alike(tiny: dict[str, NFNetConfig], getkey: Callable):
     arrays = named_parameters(eqx.filter_jit(NFNet)(tiny["dm_nfnet"], key=getkey()))
     starts = [float(a.reshape(-1)[0] / jnp.std(a)) for name, a in arrays.items() if name.endswith("weight")]
