@@ -20,7 +20,7 @@ from tests.zoo.repos import random_tensors
 
 NAME, WEIGHTS = "me/dm_nfnet_f0", "model.safetensors"
 MEMORY = 1.3
-# The aim is 1.5. It holds on two quiet cores (medians of nine runs: 1.4), and not beside other tests (seen: 1.45 to 1.9),
+# The aim is 1.5. It holds on two quiet cores (medians of nine runs: 1.4), not beside other tests (seen: 1.45 to 1.9),
 # since arrays and their sha256 want both cores and a download wants one. This bound only finds what became much slower.
 TIME = 2.0
 
