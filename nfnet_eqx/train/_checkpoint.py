@@ -1,6 +1,8 @@
 """The states of a run on disk, through Orbax: asynchronous, atomic, restored onto any number of devices and hosts."""
 
 import contextlib
+import errno
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -13,6 +15,8 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy
 from nfnet_eqx._errors import InputError
 from nfnet_eqx.train._mesh import shardings
 from nfnet_eqx.train._state import TrainState
+
+_UNWRITTEN = "cannot be written (mend that, and the same command goes on after the last checkpoint)"
 
 
 class Checkpoints:
@@ -49,7 +53,7 @@ class Checkpoints:
         """
         if step == self.latest():
             return
-        with self._explained("cannot be written"):
+        with self._explained(_UNWRITTEN):
             self._manager.save(
                 step,
                 args=ocp.args.Composite(**{name: ocp.args.StandardSave(item) for name, item in _items(state).items()}),
@@ -84,12 +88,12 @@ class Checkpoints:
         Raises:
             InputError: it failed.
         """
-        with self._explained("cannot be written"):
+        with self._explained(_UNWRITTEN):
             self._manager.wait_until_finished()
 
     def close(self) -> None:
         """Waits for the last save, and ends Orbax's threads."""
-        with self._explained("cannot be written"):
+        with self._explained(_UNWRITTEN):
             self._manager.close()
 
     @contextlib.contextmanager
@@ -98,8 +102,10 @@ class Checkpoints:
         try:
             yield
         except Exception as error:
-            reason = " ".join(str(error).split())[:300] or type(error).__name__
-            raise InputError(f"{self.folder}: {what}: {reason}") from error
+            reason = " ".join(str(error).split()) or type(error).__name__
+            if (full := os.strerror(errno.ENOSPC)) in reason:  # behind the names of three files and two operations
+                reason = full
+            raise InputError(f"{self.folder}: {what}: {reason[:300]}") from error
 
 
 def _items(state: TrainState) -> dict[str, PyTree]:

@@ -158,8 +158,13 @@ def _export(
 
 def _draw_curves(config: TrainConfig, title: str) -> None:
     """Of a run that ended in whatever way; one that failed before its first line has none."""
-    if jax.process_index() == 0 and (metrics := read_metrics(config.out)):
-        plot_curves(metrics, config.out / CURVES_NAME, title)
+    if jax.process_index():
+        return
+    try:
+        if metrics := read_metrics(config.out):
+            plot_curves(metrics, config.out / CURVES_NAME, title)
+    except (InputError, OSError) as error:  # on a full disk, say; it must not take the place of what ended the run
+        _log.warning("%s: not drawn: %s", config.out / CURVES_NAME, error)
 
 
 def _check_batch(config: TrainConfig, mesh: Mesh) -> None:
