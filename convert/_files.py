@@ -58,11 +58,18 @@ def replacing(path: Path) -> Iterator[Path]:
     """A new file beside `path` that takes its place when the block ends, and vanishes when the block fails.
 
     Whoever reads `path` sees the old content or the new, never a part of it.
+
+    Raises:
+        OSError: naming a file; that of a write, on a full disk say, names none until it comes here.
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         yield temporary
         os.replace(temporary, path)
+    except OSError as error:
+        if error.errno is not None and error.filename is None:
+            error.filename = os.fspath(path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

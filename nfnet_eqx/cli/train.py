@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import functools
 import inspect
 import logging
 import sys
@@ -101,6 +102,7 @@ def _summary(name: str) -> str:
     return (inspect.getdoc(RECIPES[name]) or "").splitlines()[0]
 
 
+@functools.cache
 def _quiet_orbax() -> None:
     """Nothing but our line says that a save failed.
 

@@ -1,8 +1,7 @@
 """The states of a run on disk, through Orbax: asynchronous, atomic, restored onto any number of devices and hosts."""
 
 import contextlib
-import errno
-import os
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from nfnet_eqx._errors import InputError
 from nfnet_eqx.train._mesh import shardings
 from nfnet_eqx.train._state import TrainState
 
-_UNWRITTEN = "cannot be written (mend that, and the same command goes on after the last checkpoint)"
+_UNWRITTEN = ("cannot be written", "mend that, and the same command goes on after the last checkpoint")
 
 
 class Checkpoints:
@@ -38,7 +37,7 @@ class Checkpoints:
             preservation_policy=preservation_policy.AnyPreservationPolicy([last, best]),
             best_fn=top1,  # without it Orbax writes no metrics, and forgets the best with the process
         )
-        with self._explained("cannot be opened"):
+        with self._explained("cannot be opened", "mend that, or choose another folder"):
             self._manager = ocp.CheckpointManager(self.folder, options=options)
 
     def latest(self) -> int | None:
@@ -53,7 +52,7 @@ class Checkpoints:
         """
         if step == self.latest():
             return
-        with self._explained(_UNWRITTEN):
+        with self._explained(*_UNWRITTEN):
             self._manager.save(
                 step,
                 args=ocp.args.Composite(**{name: ocp.args.StandardSave(item) for name, item in _items(state).items()}),
@@ -72,7 +71,7 @@ class Checkpoints:
             abstract,
             shardings(specs, mesh),
         )
-        with self._explained(f"step {step} cannot be read (delete its folder to go on from the one before)"):
+        with self._explained(f"step {step} cannot be read", "delete its folder to go on from the one before"):
             wanted = {name: ocp.args.StandardRestore(item) for name, item in _items(abstract).items()}
             found = self._manager.restore(step, args=ocp.args.Composite(**wanted))
         count, opt_state = found["opt"]
@@ -88,24 +87,24 @@ class Checkpoints:
         Raises:
             InputError: it failed.
         """
-        with self._explained(_UNWRITTEN):
+        with self._explained(*_UNWRITTEN):
             self._manager.wait_until_finished()
 
     def close(self) -> None:
         """Waits for the last save, and ends Orbax's threads."""
-        with self._explained(_UNWRITTEN):
+        with self._explained(*_UNWRITTEN):
             self._manager.close()
 
     @contextlib.contextmanager
-    def _explained(self, what: str) -> Iterator[None]:
+    def _explained(self, what: str, remedy: str) -> Iterator[None]:
         """Orbax's and the file system's exceptions as one line; they come in all types."""
         try:
             yield
         except Exception as error:
             reason = " ".join(str(error).split()) or type(error).__name__
-            if (full := os.strerror(errno.ENOSPC)) in reason:  # behind the names of three files and two operations
-                reason = full
-            raise InputError(f"{self.folder}: {what}: {reason[:300]}") from error
+            if found := re.search(r"([^:]+) \[os_error_code=", reason):  # behind the names of files and operations
+                reason = found[1].strip()
+            raise InputError(f"{self.folder}: {what}: {reason[:300]}; {remedy}") from error
 
 
 def _items(state: TrainState) -> dict[str, PyTree]:

@@ -51,8 +51,8 @@ def export(
         The checkpoint as it is opened from `folder`.
 
     Raises:
-        InputError: `folder` holds other files; the network was folded, or a parameter is not finite; or a label or
-            result is impossible.
+        InputError: `folder` holds other files, or cannot be written; the network was folded, or a parameter is not
+            finite; or a label or result is impossible.
     """
     folder = Path(folder).resolve()
     _check_replaceable(folder)
@@ -74,6 +74,10 @@ def export(
         _take_name(unfinished, folder)
     except InputError as error:
         raise InputError(str(error).replace(str(unfinished), str(folder))) from None
+    except OSError as error:
+        raise InputError(
+            f"{folder}: cannot be written: {error.strerror or error}; mend that, and export again"
+        ) from None
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
     return written

@@ -95,7 +95,6 @@ def train(config: TrainConfig, *, recipe: str = "", writers: Sequence[Writer] = 
             pictures = _eval_batches(config, start, held_out)
             return evaluate(network, pictures, mesh=mesh, precision=config.precision, num_pictures=len(held_out))
 
-        stack.callback(_draw_curves, config, f"{start.architecture} on {source.name}")
         log = stack.enter_context(
             Log(
                 config.out,
@@ -106,6 +105,7 @@ def train(config: TrainConfig, *, recipe: str = "", writers: Sequence[Writer] = 
                 writers=writers,
             )
         )
+        stack.callback(_draw_curves, config, f"{start.architecture} on {source.name}")
         batches = stack.enter_context(contextlib.closing(_train_batches(config, source, first)))
         stopped = stack.enter_context(sigterm())
         window, evaluation = Window(config, program.schedule, steps_per_epoch, checkpoints.latest), None
@@ -163,8 +163,8 @@ def _draw_curves(config: TrainConfig, title: str) -> None:
     try:
         if metrics := read_metrics(config.out):
             plot_curves(metrics, config.out / CURVES_NAME, title)
-    except (InputError, OSError) as error:  # on a full disk, say; it must not take the place of what ended the run
-        _log.warning("%s: not drawn: %s", config.out / CURVES_NAME, error)
+    except OSError as error:  # on a full disk, say; it must not take the place of what ended the run
+        _log.warning("%s: not drawn: %s", config.out / CURVES_NAME, error.strerror or error)
 
 
 def _check_batch(config: TrainConfig, mesh: Mesh) -> None:

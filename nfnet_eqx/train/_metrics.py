@@ -1,6 +1,7 @@
 """A run's numbers: a line of JSON each, at once; TensorBoard and others beside it; and a progress bar."""
 
 import json
+import logging
 import math
 import sys
 from collections.abc import Mapping, Sequence
@@ -14,6 +15,8 @@ from nfnet_eqx._errors import InputError
 from nfnet_eqx.convert._files import replacing
 
 FILE = "metrics.jsonl"
+
+_log = logging.getLogger(__name__)
 
 # What people see of a record, and how; the file has it all.
 _SHOWN = {
@@ -47,6 +50,7 @@ class TensorBoard:
             from tensorboardX import SummaryWriter
         except ImportError:
             raise InputError("tensorboard (=True) needs tensorboardX: pip install 'nfnet-eqx[tensorboard]'") from None
+        self._folder = folder
         self._events = SummaryWriter(str(folder), purge_step=resume_step + 1)
 
     def write(self, step: int, split: str, metrics: Mapping[str, float]) -> None:
@@ -56,7 +60,10 @@ class TensorBoard:
 
     def close(self) -> None:
         """Write out what is still buffered."""
-        self._events.close()
+        try:
+            self._events.close()
+        except OSError as error:  # on a full disk, say; it must not take the place of what ended the run
+            _log.warning("%s: TensorBoard's last events are not written: %s", self._folder, error.strerror or error)
 
 
 class Log:

@@ -1,5 +1,6 @@
 """The states of a run on disk: the last and the best stay, any layout gets them back, and damage is one clear line."""
 
+from contextlib import closing
 from pathlib import Path
 
 import equinox as eqx
@@ -77,7 +78,34 @@ def test_a_damaged_state_is_one_line_that_names_its_folder(config: TrainConfig, 
         if file.is_file() and file.stat().st_size > 1000:
             file.write_bytes(b"")
     same = program(config, mesh_of(2))
-    with pytest.raises(InputError, match=r"step 3 cannot be read \(delete its folder") as error:
+    with pytest.raises(InputError, match=r"step 3 cannot be read: .*; delete its folder") as error:
         checkpoints.restore(3, same.abstract, same.specs, mesh_of(2))
     checkpoints.close()
     assert str(tmp_path) in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        # As TensorStore writes it, with longer names.
+        (
+            ValueError(
+                f'RESOURCE_EXHAUSTED: Error writing "stem.conv.gain/0" in database at local file "{"/run" * 80}/":'
+                f' Failed writing: "{"/run" * 80}/d/e7": Failed to write 11207 bytes to file 7: Disk quota exceeded '
+                "[os_error_code='122']"
+            ),
+            "Disk quota exceeded",
+        ),
+        (OSError(28, "No space left on device"), r"\[Errno 28\] No space left on device"),
+        (RuntimeError("first\nsecond"), "first second"),
+        (KeyError(), "KeyError"),
+    ],
+    ids=["of TensorStore", "of the system", "two lines", "empty"],
+)
+def test_why_a_save_failed_is_told_however_long_the_names_before_it(error: Exception, reason: str, tmp_path: Path):
+    with (
+        closing(Checkpoints(tmp_path, keep=1)) as checkpoints,
+        pytest.raises(InputError, match=f"^{tmp_path}: cannot be written: {reason}; make room$"),
+        checkpoints._explained("cannot be written", "make room"),
+    ):
+        raise error

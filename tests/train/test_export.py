@@ -170,7 +170,7 @@ def test_a_full_disk_leaves_nothing_half_written(tmp_path: Path, monkeypatch: py
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(module, "write_card", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(InputError, match=f"^{tmp_path / 'checkpoint'}: cannot be written: No space left on device; "):
         export(MODEL, tmp_path / "checkpoint", **ABOUT)
     assert list(tmp_path.iterdir()) == []
 
