@@ -138,6 +138,29 @@ def test_a_full_disk_is_one_clear_line_and_costs_no_earlier_record(tmp_path: Pat
     assert steps(tmp_path) == [1]
 
 
+FULL = """
+import resource, sys
+from pathlib import Path
+from nfnet_eqx._errors import InputError
+from nfnet_eqx.train._metrics import Log
+
+try:
+    with Log(Path(sys.argv[1]), resume_step=0, tensorboard=True, total_steps=100, batch_size=8) as log:
+        log.write(1, "train", {"loss": 1.0})
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+        log.write(2, "train", {"loss": 0.5})
+except InputError as error:
+    print(error)
+"""
+
+
+def test_events_that_cannot_be_written_do_not_hide_why_the_run_ended(tmp_path: Path):
+    command = [sys.executable, "-c", FULL, str(tmp_path)]
+    process = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert process.stdout.startswith(f"{tmp_path}/metrics.jsonl: File too large; mend that"), process.stderr
+    assert f"{tmp_path}/tensorboard: TensorBoard's last events are not written: File too large" in process.stderr
+
+
 class Recorder:
     def __init__(self) -> None:
         self.seen: list = []
