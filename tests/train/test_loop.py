@@ -135,6 +135,22 @@ def test_a_folder_with_other_files_is_left_alone(config: TrainConfig):
     assert [p.name for p in config.out.iterdir()] == ["thesis.tex"]
 
 
+def test_curves_that_cannot_be_drawn_do_not_hide_why_the_run_ended(
+    config: TrainConfig, changed: Changed, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    real = loop.train_stream
+
+    def stream(*args, **kwargs):
+        yield next(real(*args, **kwargs))
+        (config.out / "curves.png").mkdir()  # no file takes the place of a folder
+        raise InputError("the reason")
+
+    monkeypatch.setattr(loop, "train_stream", stream)
+    with pytest.raises(InputError, match="the reason"):
+        train(changed(config, log_every=1))
+    assert f"{config.out / 'curves.png'}: not drawn: Is a directory" in caplog.text
+
+
 @pytest.mark.slow
 def test_a_loss_that_is_not_finite_stops_the_run_and_no_such_state_is_saved(config: TrainConfig, changed: Changed):
     # The first steps of the warm-up are already too much; every step that is good is saved.
