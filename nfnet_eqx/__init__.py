@@ -2,29 +2,29 @@
 
 from typing import TYPE_CHECKING, Any
 
-from nfnet_eqx import _variants
-from nfnet_eqx._config import NFNetConfig
-from nfnet_eqx._count import Count, count
 from nfnet_eqx._errors import InputError
-from nfnet_eqx._fold import fold
-from nfnet_eqx._names import named_parameters
-from nfnet_eqx._nfnet import NFNet, create_model
-from nfnet_eqx._surgery import parameter_mask, replace_head, replace_in_channels
-from nfnet_eqx._variants import get_config
+from nfnet_eqx.models import _variants
+from nfnet_eqx.models._config import NFNetConfig
+from nfnet_eqx.models._count import Count, count
+from nfnet_eqx.models._fold import fold
+from nfnet_eqx.models._names import named_parameters
+from nfnet_eqx.models._nfnet import NFNet, create_model
+from nfnet_eqx.models._surgery import parameter_mask, replace_head, replace_in_channels
+from nfnet_eqx.models._variants import get_config
 
 if TYPE_CHECKING:
-    from nfnet_eqx.zoo.checkpoint import Checkpoint, save_pretrained
+    from nfnet_eqx.checkpoints._checkpoint import Checkpoint, save_pretrained
+    from nfnet_eqx.images._preprocess import Preprocess
     from nfnet_eqx.zoo.hub import from_pretrained
-    from nfnet_eqx.zoo.preprocess import Preprocess
     from nfnet_eqx.zoo.push import push_to_hub
 
 # The zoo stands above the core and needs more than JAX: its names load when they are first used.
 _ZOO = {
-    "Checkpoint": "nfnet_eqx.zoo.checkpoint",
-    "Preprocess": "nfnet_eqx.zoo.preprocess",
+    "Checkpoint": "nfnet_eqx.checkpoints._checkpoint",
+    "Preprocess": "nfnet_eqx.images._preprocess",
     "from_pretrained": "nfnet_eqx.zoo.hub",
     "push_to_hub": "nfnet_eqx.zoo.push",
-    "save_pretrained": "nfnet_eqx.zoo.checkpoint",
+    "save_pretrained": "nfnet_eqx.checkpoints._checkpoint",
 }
 
 

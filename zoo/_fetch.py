@@ -13,9 +13,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from nfnet_eqx._errors import InputError
-from nfnet_eqx.convert._tensors import read_index
+from nfnet_eqx.checkpoints._checkpoint import CONFIG_NAME, INDEX_NAME, WEIGHTS_NAME
+from nfnet_eqx.checkpoints._tensors import read_index
 from nfnet_eqx.zoo._client import NO_HUB, ask, explained, make_api, patiently
-from nfnet_eqx.zoo.checkpoint import CONFIG_NAME, INDEX_NAME, WEIGHTS_NAME
 
 # Names of these endings are ignored, with a note: they hold code, or may.
 _UNSAFE = (".bin", ".ckpt", ".h5", ".msgpack", ".npz", ".pickle", ".pkl", ".pt", ".pth", ".py")

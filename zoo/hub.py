@@ -9,12 +9,7 @@ from typing import Any, NamedTuple
 from jax.typing import DTypeLike
 
 from nfnet_eqx._errors import InputError
-from nfnet_eqx._variants import VARIANTS
-from nfnet_eqx.convert._tensors import Placement
-from nfnet_eqx.zoo import _fetch
-from nfnet_eqx.zoo._lock import check_lock, check_locked, read_lock, write_lock
-from nfnet_eqx.zoo.catalog import catalog
-from nfnet_eqx.zoo.checkpoint import (
+from nfnet_eqx.checkpoints._checkpoint import (
     CONFIG_NAME,
     Checkpoint,
     Origin,
@@ -23,7 +18,12 @@ from nfnet_eqx.zoo.checkpoint import (
     load_checkpoint,
     sha256,
 )
-from nfnet_eqx.zoo.deepmind import is_foreign, load_deepmind
+from nfnet_eqx.checkpoints._tensors import Placement
+from nfnet_eqx.convert._load import is_foreign, load_deepmind
+from nfnet_eqx.models._variants import VARIANTS
+from nfnet_eqx.zoo import _fetch
+from nfnet_eqx.zoo._lock import check_lock, check_locked, read_lock, write_lock
+from nfnet_eqx.zoo.catalog import catalog
 
 _REPO_ID = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 

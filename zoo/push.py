@@ -9,11 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from nfnet_eqx._errors import InputError
-from nfnet_eqx.convert._files import read_json
+from nfnet_eqx._files import read_json
+from nfnet_eqx.checkpoints._card import CARD_NAME, History, card_on_hub, write_card
+from nfnet_eqx.checkpoints._checkpoint import (
+    CONFIG_NAME,
+    Checkpoint,
+    checkpoint_files,
+    load_checkpoint,
+    save_pretrained,
+)
 from nfnet_eqx.zoo._client import ask, explained, make_api, patiently
 from nfnet_eqx.zoo._fetch import forget
-from nfnet_eqx.zoo.card import CARD_NAME, History, card_on_hub, write_card
-from nfnet_eqx.zoo.checkpoint import CONFIG_NAME, Checkpoint, checkpoint_files, load_checkpoint, save_pretrained
 
 # Our own weights, in one file or in shards; those of other formats.
 _OURS = re.compile(r"model(-\d+-of-\d+)?\.safetensors(\.index\.json)?")

@@ -10,11 +10,11 @@ from PIL import Image
 from tqdm import tqdm
 
 from nfnet_eqx._errors import InputError
-from nfnet_eqx.convert._files import replacing
-from nfnet_eqx.zoo._image import SUFFIXES, open_image
-from nfnet_eqx.zoo.classify import Prediction
-from nfnet_eqx.zoo.classify import classify as classify_images
-from nfnet_eqx.zoo.draw import MOST_PICTURES, draw_predictions
+from nfnet_eqx._files import replacing
+from nfnet_eqx.checkpoints._classify import Prediction
+from nfnet_eqx.checkpoints._classify import classify as classify_images
+from nfnet_eqx.cli._draw import MOST_PICTURES, draw_predictions
+from nfnet_eqx.images._open import SUFFIXES, open_image
 from nfnet_eqx.zoo.hub import from_pretrained
 
 # The checkpoint that ships with the package.

@@ -13,17 +13,17 @@ from typing import Annotated, Any
 import numpy as np
 import tyro
 
-from nfnet_eqx._config import Numerics
 from nfnet_eqx._errors import InputError
-from nfnet_eqx._names import named_parameters
-from nfnet_eqx._variants import get_variant
-from nfnet_eqx.convert._tensors import load_tensors
+from nfnet_eqx.checkpoints._card import Conversion, History, write_card
+from nfnet_eqx.checkpoints._checkpoint import Checkpoint, load_checkpoint, save_pretrained
+from nfnet_eqx.checkpoints._tensors import load_tensors
+from nfnet_eqx.checkpoints._timm import config_to_timm
+from nfnet_eqx.convert._load import is_foreign, load_deepmind
 from nfnet_eqx.convert.deepmind import convert_numerics, native_to_deepmind, read_deepmind, write_deepmind
-from nfnet_eqx.convert.timm import config_to_timm
 from nfnet_eqx.convert.verify import compare, noise, run
-from nfnet_eqx.zoo.card import Conversion, History, write_card
-from nfnet_eqx.zoo.checkpoint import Checkpoint, load_checkpoint, save_pretrained
-from nfnet_eqx.zoo.deepmind import is_foreign, load_deepmind
+from nfnet_eqx.models._config import Numerics
+from nfnet_eqx.models._names import named_parameters
+from nfnet_eqx.models._variants import get_variant
 from nfnet_eqx.zoo.hub import from_pretrained
 
 

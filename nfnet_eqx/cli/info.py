@@ -9,11 +9,11 @@ from typing import Annotated, Any
 
 import tyro
 
-from nfnet_eqx._config import NFNetConfig
-from nfnet_eqx._count import count
 from nfnet_eqx._errors import InputError
-from nfnet_eqx._variants import VARIANTS
 from nfnet_eqx.cli._text import printable
+from nfnet_eqx.models._config import NFNetConfig
+from nfnet_eqx.models._count import count
+from nfnet_eqx.models._variants import VARIANTS
 from nfnet_eqx.zoo.hub import bundled, from_pretrained
 
 

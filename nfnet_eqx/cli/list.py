@@ -7,9 +7,9 @@ from typing import Annotated, Any
 
 import tyro
 
-from nfnet_eqx._count import count
 from nfnet_eqx._errors import InputError
-from nfnet_eqx._variants import get_variant, list_models
+from nfnet_eqx.models._count import count
+from nfnet_eqx.models._variants import get_variant, list_models
 from nfnet_eqx.zoo.catalog import Published, catalog
 
 

@@ -12,10 +12,10 @@ import jax
 from jax.sharding import Mesh
 from jaxtyping import PyTree
 
-from nfnet_eqx._count import count
 from nfnet_eqx._errors import InputError
-from nfnet_eqx._nfnet import NFNet
 from nfnet_eqx.data import Source, eval_stream, open_source, train_stream
+from nfnet_eqx.models._count import count
+from nfnet_eqx.models._nfnet import NFNet
 from nfnet_eqx.train._checkpoint import Checkpoints
 from nfnet_eqx.train._config import TrainConfig
 from nfnet_eqx.train._distributed import init_distributed

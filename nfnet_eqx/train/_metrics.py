@@ -12,7 +12,7 @@ import jax
 from tqdm import tqdm
 
 from nfnet_eqx._errors import InputError
-from nfnet_eqx.convert._files import replacing
+from nfnet_eqx._files import replacing
 
 FILE = "metrics.jsonl"
 

@@ -16,7 +16,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
 
 from nfnet_eqx._errors import InputError
-from nfnet_eqx.convert._files import replacing
+from nfnet_eqx._files import replacing
 
 _TEXT, _MUTED, _EDGE, _FAULT = "#111827", "#737c8a", "#dee3ea", "#dc2626"
 _TRAIN, _TRAIN_RAW, _EVAL = "#2563eb", "#a8bee3", "#ea580c"

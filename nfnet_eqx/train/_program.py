@@ -9,14 +9,14 @@ import jax
 import optax
 from jax.sharding import Mesh
 
-from nfnet_eqx._config import NFNetConfig
-from nfnet_eqx._names import is_parameter, skeleton
-from nfnet_eqx._nfnet import NFNet
+from nfnet_eqx.images._preprocess import Preprocess
+from nfnet_eqx.models._config import NFNetConfig
+from nfnet_eqx.models._names import is_parameter, skeleton
+from nfnet_eqx.models._nfnet import NFNet
 from nfnet_eqx.train._config import TrainConfig
 from nfnet_eqx.train._mesh import partition_specs, put, shardings
 from nfnet_eqx.train._state import TrainState, first_state, make_optimizer, trained_mask
 from nfnet_eqx.train._step import Step, make_step
-from nfnet_eqx.zoo.preprocess import Preprocess
 
 
 class Program(NamedTuple):

@@ -7,16 +7,16 @@ from typing import NamedTuple
 import equinox as eqx
 import jax.random as jr
 
-from nfnet_eqx._config import NFNetConfig
 from nfnet_eqx._errors import InputError
-from nfnet_eqx._names import named_parameters, skeleton, with_parameters
-from nfnet_eqx._nfnet import NFNet
-from nfnet_eqx._surgery import replace_head
-from nfnet_eqx._variants import VARIANTS
 from nfnet_eqx.data import Source
+from nfnet_eqx.images._preprocess import Preprocess
+from nfnet_eqx.models._config import NFNetConfig
+from nfnet_eqx.models._names import named_parameters, skeleton, with_parameters
+from nfnet_eqx.models._nfnet import NFNet
+from nfnet_eqx.models._surgery import replace_head
+from nfnet_eqx.models._variants import VARIANTS
 from nfnet_eqx.train._config import TrainConfig
 from nfnet_eqx.zoo.hub import from_pretrained
-from nfnet_eqx.zoo.preprocess import Preprocess
 
 
 class Start(NamedTuple):

@@ -7,8 +7,8 @@ import optax
 from jaxtyping import Array, Int, PyTree
 
 from nfnet_eqx._errors import InputError
-from nfnet_eqx._names import named_parameters
-from nfnet_eqx._surgery import parameter_mask
+from nfnet_eqx.models._names import named_parameters
+from nfnet_eqx.models._surgery import parameter_mask
 from nfnet_eqx.optim import nfnet_sgd, warmup_cosine
 from nfnet_eqx.train._config import OptimizerConfig
 

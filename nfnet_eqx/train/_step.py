@@ -21,14 +21,14 @@ import optax
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, Key, PRNGKeyArray, PyTree, UInt8
 
-from nfnet_eqx._conv import FeatureMap
-from nfnet_eqx._nfnet import Block, NFNet, replaced
 from nfnet_eqx.data import mix
+from nfnet_eqx.images._preprocess import Preprocess
+from nfnet_eqx.models._conv import FeatureMap
+from nfnet_eqx.models._nfnet import Block, NFNet, replaced
 from nfnet_eqx.optim import sam_ascent, update_ema
 from nfnet_eqx.train._config import TrainConfig
 from nfnet_eqx.train._mesh import AXIS, BATCH, REPLICATED, gather, reduce_mean, shardings
 from nfnet_eqx.train._state import TrainState
-from nfnet_eqx.zoo.preprocess import Preprocess
 
 Images = UInt8[Array, "b s s 3"]
 Labels = Int[Array, " b"]

@@ -17,10 +17,11 @@ import numpy as np
 import pytest
 
 from nfnet_eqx import NFNetConfig, get_config
+from nfnet_eqx.checkpoints._checkpoint import Checkpoint, save_pretrained
+from nfnet_eqx.checkpoints._tensors import load_tensors, read_safetensors
 from nfnet_eqx.cli import convert as command
 from nfnet_eqx.cli import main
 from nfnet_eqx.convert._haiku_names import entries
-from nfnet_eqx.convert._tensors import load_tensors, read_safetensors
 from nfnet_eqx.convert.deepmind import (
     convert_numerics,
     deepmind_to_native,
@@ -29,9 +30,8 @@ from nfnet_eqx.convert.deepmind import (
     write_deepmind,
 )
 from nfnet_eqx.convert.verify import noise, run
-from nfnet_eqx.zoo.checkpoint import Checkpoint, save_pretrained
+from nfnet_eqx.images._preprocess import Preprocess
 from nfnet_eqx.zoo.hub import from_pretrained
-from nfnet_eqx.zoo.preprocess import Preprocess
 from tests.hub_server import Hub
 from tests.zoo.repos import TIMM, published
 

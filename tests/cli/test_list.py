@@ -5,8 +5,8 @@ import json
 
 import pytest
 
-from nfnet_eqx._variants import VARIANTS
 from nfnet_eqx.cli import main
+from nfnet_eqx.models._variants import VARIANTS
 from nfnet_eqx.zoo.catalog import Published, catalog
 
 

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from nfnet_eqx import Checkpoint, NFNet, NFNetConfig, Preprocess, named_parameters, replace_head, save_pretrained
-from nfnet_eqx._names import with_parameters
+from nfnet_eqx.checkpoints._tensors import load_tensors
 from nfnet_eqx.cli._main import main
-from nfnet_eqx.convert._tensors import load_tensors
 from nfnet_eqx.convert.deepmind import convert_numerics
+from nfnet_eqx.models._names import with_parameters
 
 DEEPMIND = Path(__file__).resolve().parents[1] / "data" / "deepmind" / "T0_dill0.3.3_p3.npz"
 CONFIG = NFNetConfig(depths=(1, 1), widths=(16, 16), stem_widths=(8,), stem_strides=(2,), stage_strides=(1, 2),

@@ -11,10 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nfnet_eqx import _names
-from nfnet_eqx._config import NFNetConfig
 from nfnet_eqx._errors import InputError
-from nfnet_eqx._variants import get_config, list_models
 from nfnet_eqx.convert import _haiku_names
 from nfnet_eqx.convert.deepmind import (
     convert_numerics,
@@ -23,6 +20,9 @@ from nfnet_eqx.convert.deepmind import (
     read_deepmind,
     write_deepmind,
 )
+from nfnet_eqx.models import _names
+from nfnet_eqx.models._config import NFNetConfig
+from nfnet_eqx.models._variants import get_config, list_models
 
 DATA = Path(__file__).parents[1] / "data" / "deepmind"
 PROVENANCE = json.loads((DATA / "provenance.json").read_text())

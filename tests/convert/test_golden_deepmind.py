@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from jaxtyping import Array, Float
 
-from nfnet_eqx._nfnet import NFNet
-from nfnet_eqx.convert._tensors import load_tensors
+from nfnet_eqx.checkpoints._tensors import load_tensors
 from nfnet_eqx.convert.deepmind import convert_numerics, deepmind_to_native, read_deepmind
+from nfnet_eqx.models._nfnet import NFNet
 
 DATA = Path(__file__).parents[1] / "data" / "deepmind"
 TAPS = ("stem_conv2", "stage0", "stage1", "stage2", "final_conv")

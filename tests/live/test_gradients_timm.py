@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from nfnet_eqx import NFNet, named_parameters
-from nfnet_eqx._names import with_parameters
+from nfnet_eqx.models._names import with_parameters
 from tests.live.measured import note
 from tests.live.pair import Pair, arrays, pair, picture, torch
 from tests.live.test_outputs_timm import TINY

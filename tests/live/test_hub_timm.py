@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from nfnet_eqx import from_pretrained, push_to_hub
-from nfnet_eqx.convert._tensors import load_tensors
-from nfnet_eqx.convert.timm import config_from_timm
-from nfnet_eqx.zoo.card import History
-from nfnet_eqx.zoo.checkpoint import Checkpoint
-from nfnet_eqx.zoo.preprocess import Preprocess
+from nfnet_eqx.checkpoints._card import History
+from nfnet_eqx.checkpoints._checkpoint import Checkpoint
+from nfnet_eqx.checkpoints._tensors import load_tensors
+from nfnet_eqx.checkpoints._timm import config_from_timm
+from nfnet_eqx.images._preprocess import Preprocess
 from tests.hub_server import Hub
 from tests.live.measured import note
 from tests.live.pair import TOLERANCE, arrays, our_outputs, picture, randomize, small, timm

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nfnet_eqx.zoo.preprocess import Preprocess, open_image
+from nfnet_eqx.images._preprocess import Preprocess, open_image
 from tests.live.pair import timm
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nfnet_eqx.convert._tensors import load_tensors
-from nfnet_eqx.convert.timm import TIMM_ARCHITECTURES, config_from_timm
-from nfnet_eqx.zoo.checkpoint import Checkpoint, load_checkpoint, save_pretrained
-from nfnet_eqx.zoo.preprocess import Preprocess
+from nfnet_eqx.checkpoints._checkpoint import Checkpoint, load_checkpoint, save_pretrained
+from nfnet_eqx.checkpoints._tensors import load_tensors
+from nfnet_eqx.checkpoints._timm import TIMM_ARCHITECTURES, config_from_timm
+from nfnet_eqx.images._preprocess import Preprocess
 from tests.live.pair import arrays, picture, randomize, small, timm, timm_outputs
 
 SETTINGS: list[dict[str, Any]] = [

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import nfnet_eqx as nfx
-from nfnet_eqx._names import skeleton, with_parameters
+from nfnet_eqx.models._names import skeleton, with_parameters
 
 
 @pytest.fixture(scope="package")

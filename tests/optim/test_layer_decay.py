@@ -11,7 +11,7 @@ import pytest
 
 import nfnet_eqx as nfx
 from nfnet_eqx import InputError
-from nfnet_eqx._names import parameter_name, skeleton
+from nfnet_eqx.models._names import parameter_name, skeleton
 from nfnet_eqx.optim import nfnet_sgd, scale_by_layer
 
 

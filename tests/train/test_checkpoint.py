@@ -10,7 +10,7 @@ import pytest
 from jax.sharding import AxisType, Mesh
 
 from nfnet_eqx._errors import InputError
-from nfnet_eqx._nfnet import NFNet
+from nfnet_eqx.models._nfnet import NFNet
 from nfnet_eqx.train import TrainConfig
 from nfnet_eqx.train._checkpoint import Checkpoints
 from nfnet_eqx.train._program import Program, make_program

@@ -8,9 +8,9 @@ import pytest
 import nfnet_eqx as nfx
 from nfnet_eqx._errors import InputError
 from nfnet_eqx.data import Arrays
+from nfnet_eqx.images._preprocess import Preprocess
 from nfnet_eqx.train import TrainConfig
 from nfnet_eqx.train._start import count_classes, find_start
-from nfnet_eqx.zoo.preprocess import Preprocess
 
 Changed = Callable[..., TrainConfig]
 

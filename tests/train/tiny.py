@@ -3,7 +3,7 @@
 import dataclasses
 
 import nfnet_eqx as nfx
-from nfnet_eqx.zoo.preprocess import Preprocess
+from nfnet_eqx.images._preprocess import Preprocess
 
 TINY = dataclasses.replace(
     nfx.get_config("dm_nfnet_f0"),

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from nfnet_eqx import NFNetConfig, get_config, named_parameters
-from nfnet_eqx._names import skeleton
-from nfnet_eqx.convert._tensors import load_tensors, read_safetensors, write_safetensors
-from nfnet_eqx.zoo.checkpoint import Checkpoint, save_pretrained
-from nfnet_eqx.zoo.preprocess import Preprocess
+from nfnet_eqx.checkpoints._checkpoint import Checkpoint, save_pretrained
+from nfnet_eqx.checkpoints._tensors import load_tensors, read_safetensors, write_safetensors
+from nfnet_eqx.images._preprocess import Preprocess
+from nfnet_eqx.models._names import skeleton
 
 TIMM = "timm/test_nfnet.r160_in1k"
 

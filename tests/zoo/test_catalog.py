@@ -10,7 +10,7 @@ import yaml
 
 import nfnet_eqx
 from nfnet_eqx import InputError, Preprocess, count, from_pretrained, get_config, list_models
-from nfnet_eqx._variants import get_variant
+from nfnet_eqx.models._variants import get_variant
 from nfnet_eqx.zoo import catalog as module
 from nfnet_eqx.zoo.catalog import Published, catalog, find
 from nfnet_eqx.zoo.hub import bundled

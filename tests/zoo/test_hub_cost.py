@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from nfnet_eqx import get_config
-from nfnet_eqx.convert._tensors import load_tensors
-from nfnet_eqx.zoo.checkpoint import Checkpoint, save_pretrained
+from nfnet_eqx.checkpoints._checkpoint import Checkpoint, save_pretrained
+from nfnet_eqx.checkpoints._tensors import load_tensors
+from nfnet_eqx.images._preprocess import Preprocess
 from nfnet_eqx.zoo.hub import pull
-from nfnet_eqx.zoo.preprocess import Preprocess
 from tests.hub_server import Hub
 from tests.zoo.repos import random_tensors
 

@@ -14,8 +14,8 @@ import pytest
 import yaml
 
 from nfnet_eqx import InputError, from_pretrained, named_parameters, push_to_hub, save_pretrained
+from nfnet_eqx.checkpoints._card import History
 from nfnet_eqx.zoo import _client
-from nfnet_eqx.zoo.card import History
 from tests.hub_server import Hub
 from tests.zoo.repos import sharded, tiny
 

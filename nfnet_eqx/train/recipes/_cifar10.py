@@ -10,8 +10,8 @@ References:
 from pathlib import Path
 
 from nfnet_eqx.data import Augment
+from nfnet_eqx.images._preprocess import Preprocess
 from nfnet_eqx.train._config import OptimizerConfig, TrainConfig
-from nfnet_eqx.zoo.preprocess import Preprocess
 
 
 def cifar10(

@@ -10,8 +10,8 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
-from nfnet_eqx._variants import get_variant
 from nfnet_eqx.data import Augment
+from nfnet_eqx.models._variants import get_variant
 from nfnet_eqx.train._config import OptimizerConfig, TrainConfig
 
 

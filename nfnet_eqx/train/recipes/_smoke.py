@@ -6,8 +6,8 @@ nfnet-eqx train --recipe smoke --out runs/smoke
 from pathlib import Path
 
 from nfnet_eqx.data import Augment
+from nfnet_eqx.images._preprocess import Preprocess
 from nfnet_eqx.train._config import OptimizerConfig, TrainConfig
-from nfnet_eqx.zoo.preprocess import Preprocess
 
 
 def smoke(data: Path = Path("digits"), out: Path = Path("runs/smoke"), model: str = "nfnet_cifar10") -> TrainConfig:

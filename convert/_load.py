@@ -1,0 +1,100 @@
+"""DeepMind's files opened as what every other checkpoint is: a `Checkpoint`."""
+
+import hashlib
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from jax.typing import DTypeLike
+
+from nfnet_eqx.checkpoints._checkpoint import Checkpoint, Origin
+from nfnet_eqx.checkpoints._tensors import INDEX_SUFFIX, Placement, load_tensors
+from nfnet_eqx.convert._haiku_names import architecture_of
+from nfnet_eqx.convert.deepmind import deepmind_to_native, read_deepmind
+from nfnet_eqx.images._preprocess import Preprocess
+from nfnet_eqx.images.labels import imagenet1k
+from nfnet_eqx.models._variants import get_variant
+from nfnet_eqx.zoo.catalog import catalog
+
+
+def is_foreign(path: str | os.PathLike[str]) -> bool:
+    """Whether a path is that of a file to be read as one of DeepMind's: one that is not by its name safetensors.
+
+    Whatever else it is called, the reader looks at its content.
+    """
+    return os.path.isfile(path) and not os.fspath(path).endswith((".safetensors", INDEX_SUFFIX))
+
+
+def load_deepmind(
+    path: str | os.PathLike[str],
+    *,
+    architecture: str | None = None,
+    dtype: DTypeLike | None = None,
+    device: Placement | None = None,
+) -> Checkpoint:
+    """Open one of DeepMind's files: a pickle, of which nothing is executed, or a true npz.
+
+    The file holds arrays alone: the network is recognised from their shapes, and what else belongs to a checkpoint is
+    that of DeepMind's evaluation at the published sizes. A file that DeepMind published is known by its md5.
+
+    Args:
+        path: the file, such as `F0_haiku.npz`.
+        architecture: insist on this network, and be told all that does not fit it.
+        dtype: what to keep the parameters in; `None` is float32.
+        device: where to put the parameters; by default JAX's default device.
+
+    Raises:
+        InputError: the file is damaged or holds something else, or no network of DeepMind's; the message says in what.
+    """
+    path = Path(path)
+    tree = read_deepmind(path)
+    # The digests take as long as the arrays, and a thread of their own.
+    with ThreadPoolExecutor(1) as beside:
+        digests = beside.submit(_digests, path)
+        config, tensors = deepmind_to_native(tree, architecture=architecture, source=str(path))
+        model = load_tensors(config, tensors, source=str(path), dtype=dtype, device=device)
+        sha256, md5 = digests.result()
+    name = architecture or architecture_of(config)
+    return Checkpoint(
+        model=model,
+        preprocess=_preprocess(name),
+        labels=imagenet1k() if config.num_classes == 1000 else None,
+        architecture=name or "dm_nfnet",
+        source=Origin(str(path), sha256={path.name: sha256}),
+        about=_about(md5),
+    )
+
+
+def _preprocess(architecture: str | None) -> Preprocess:
+    """DeepMind's evaluation at the published sizes; of a network without a name, at F0's."""
+    _, train_size, test_size = get_variant(architecture or "dm_nfnet_f0")
+    # timm knows no resizing to 32 pixels more than the crop, but this share of it comes to the same.
+    return Preprocess(
+        input_size=(train_size, train_size),
+        test_input_size=(test_size, test_size),
+        crop_pct=train_size / (train_size + 32),
+        test_crop_pct=test_size / (test_size + 32),
+        crop_mode="squash",
+        interpolation="bicubic",
+        resize="deepmind",
+    )
+
+
+def _about(md5: str) -> dict[str, Any]:
+    """What is known of a published file, under timm's keys."""
+    published = next((published for published in catalog() if published.md5 == md5), None)
+    if published is None:
+        return {}
+    about = {"tag": published.name.partition(".")[2], "license": published.license}
+    return {key: value for key, value in about.items() if value is not None}
+
+
+def _digests(path: Path) -> tuple[str, str]:
+    """The sha256 and the md5 of a file, which is read once for both."""
+    sha256, md5 = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
+    with path.open("rb") as file:
+        while piece := file.read(2**20):
+            sha256.update(piece)
+            md5.update(piece)
+    return sha256.hexdigest(), md5.hexdigest()

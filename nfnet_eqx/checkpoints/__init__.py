@@ -1,0 +1,1 @@
+"""The native format: a folder of config.json, model.safetensors and a card, as timm reads and writes it."""

@@ -1,0 +1,459 @@
+"""Configurations of timm: what a config.json of its hub says, and how to say one of ours so that timm rebuilds it.
+
+timm describes a network by the name of an architecture and the settings that differ from it (`model_args`), with widths
+that are scaled and rounded later; `NFNetConfig` holds the final numbers. The tensors need no conversion: ours are named
+and laid out as timm's.
+
+References:
+    timm 1.0.31, `timm/models/nfnet.py` and `timm/models/_hub.py` (Apache-2.0): the behaviour described here was read
+    and measured there.
+"""
+
+import dataclasses
+import difflib
+import math
+from typing import Any, get_args
+
+from nfnet_eqx._errors import InputError
+from nfnet_eqx.models._config import Activation, NFNetConfig, make_divisible
+from nfnet_eqx.models._plan import plan_blocks
+from nfnet_eqx.models._variants import VARIANTS
+
+# The settings of a family that differ from timm's own defaults; the depths of each model are in VARIANTS.
+_DEFAULTS: dict[str, Any] = {
+    "alpha": 0.2,
+    "stem_type": "3x3",
+    "stem_chs": None,
+    "group_size": None,
+    "attn_layer": None,
+    "attn_kwargs": {},
+    "attn_gain": 2.0,
+    "width_factor": 1.0,
+    "bottle_ratio": 0.5,
+    "num_features": 0,
+    "ch_div": 8,
+    "reg": False,
+    "extra_conv": False,
+    "gamma_in_act": False,
+    "same_padding": False,
+    "std_conv_eps": 1e-5,
+    "skipinit": False,
+    "zero_init_fc": False,
+    "act_layer": "silu",
+}
+_NFNET = {
+    "channels": [256, 512, 1536, 1536],
+    "stem_type": "deep_quad",
+    "stem_chs": 128,
+    "group_size": 128,
+    "attn_layer": "se",
+    "attn_kwargs": {"rd_ratio": 0.5},
+    "num_features": 3072,
+    "extra_conv": True,
+    "act_layer": "gelu",
+}
+_DM_NFNET = _NFNET | {"gamma_in_act": True, "same_padding": True, "skipinit": True}
+_LIGHT = _NFNET | {"bottle_ratio": 0.25, "group_size": 64, "act_layer": "silu"}
+_LIGHT_SE = {"attn_kwargs": {"rd_ratio": 0.25, "rd_divisor": 8}}
+_LIGHT_ECA = {"attn_layer": "eca", "attn_kwargs": {}}
+_NF_REGNET = {
+    "group_size": 8,
+    "attn_layer": "se",
+    "attn_kwargs": {"rd_ratio": 0.5},
+    "width_factor": 0.75,
+    "bottle_ratio": 2.25,
+    "reg": True,
+}
+_NF_REGNET_CHANNELS = {
+    "nf_regnet_b0": [48, 104, 208, 440],
+    "nf_regnet_b1": [48, 104, 208, 440],
+    "nf_regnet_b2": [56, 112, 232, 488],
+    "nf_regnet_b3": [56, 128, 248, 528],
+    "nf_regnet_b4": [64, 144, 288, 616],
+    "nf_regnet_b5": [80, 168, 336, 704],
+}
+_NF_RESNET = {
+    "channels": [256, 512, 1024, 2048],
+    "stem_type": "7x7_pool",
+    "stem_chs": 64,
+    "bottle_ratio": 0.25,
+    "act_layer": "relu",
+}
+_STEM_TYPES = ("", "7x7", "7x7_pool", "3x3", "3x3_pool", "deep", "deep_pool", "deep_tiered", "deep_quad")
+
+
+def _family() -> dict[str, dict[str, Any]]:
+    """Each of timm's architectures by all of its settings."""
+    rows: dict[str, dict[str, Any]] = {}
+    for size in range(7):
+        rows[f"dm_nfnet_f{size}"] = _DM_NFNET
+    for size in range(8):
+        rows[f"nfnet_f{size}"] = _NFNET
+    rows["nfnet_l0"] = _LIGHT | _LIGHT_SE | {"num_features": 2304}
+    rows["eca_nfnet_l0"] = _LIGHT | _LIGHT_ECA | {"num_features": 2304}
+    for size in range(1, 4):
+        rows[f"eca_nfnet_l{size}"] = _LIGHT | _LIGHT_ECA
+    for name, channels in _NF_REGNET_CHANNELS.items():
+        rows[name] = _NF_REGNET | {"channels": channels, "num_features": 1280 * channels[-1] // 440}
+    for layers in (26, 50, 101):
+        rows[f"nf_resnet{layers}"] = _NF_RESNET
+        rows[f"nf_seresnet{layers}"] = _NF_RESNET | {"attn_layer": "se", "attn_kwargs": {"rd_ratio": 1 / 16}}
+        rows[f"nf_ecaresnet{layers}"] = _NF_RESNET | {"attn_layer": "eca"}
+    rows["test_nfnet"] = _LIGHT | _LIGHT_SE | {"channels": [32, 64, 96, 128], "num_features": 192, "group_size": 8}
+    return {name: _DEFAULTS | row | {"depths": list(VARIANTS[name].config.depths)} for name, row in rows.items()}
+
+
+TIMM_ARCHITECTURES: dict[str, dict[str, Any]] = _family()
+
+
+def config_from_timm(config_json: dict[str, Any]) -> tuple[str, NFNetConfig]:
+    """The network that timm would build from its config.json.
+
+    Args:
+        config_json: the parsed file: with `pretrained_cfg` (all published ones, with `model_args` since 2024), or the
+            older flat layout.
+
+    Returns:
+        The name of the architecture, and its configuration (with timm's numerics).
+
+    Raises:
+        InputError: the architecture is unknown, or a setting is impossible or cannot be honoured; all are named.
+    """
+    architecture = config_json.get("architecture")
+    if not isinstance(architecture, str) or architecture not in TIMM_ARCHITECTURES:
+        near = difflib.get_close_matches(str(architecture), TIMM_ARCHITECTURES, n=3)
+        hint = f"did you mean {', '.join(near)}?" if near else "is it another family's checkpoint?"
+        raise InputError(f"{architecture!r} is none of timm's NFNet architectures; {hint}")
+    model_args = config_json.get("model_args") or {}
+    if not isinstance(model_args, dict):
+        raise InputError(f"model_args must be an object, got {model_args!r}")
+    pretrained_cfg = pretrained_cfg_from_timm(config_json)
+    input_size = pretrained_cfg.get("input_size", [3])
+    given = {
+        "in_chans": input_size[0] if isinstance(input_size, list | tuple) and input_size else input_size,
+        "num_classes": pretrained_cfg.get("num_classes", 1000),
+        "global_pool": config_json.get("global_pool", "avg"),
+        "output_stride": 32,
+        "drop_rate": 0.0,
+        "drop_path_rate": 0.0,
+    }
+    settings = TIMM_ARCHITECTURES[architecture] | given | model_args
+    faults = _faults(settings)
+    for key in ("custom_load", "label_offset"):
+        if pretrained_cfg.get(key):
+            faults.append(f"{key} (={pretrained_cfg[key]!r}) in pretrained_cfg is not supported")
+    if faults:
+        raise InputError(f"{architecture} in timm: " + "; ".join(faults))
+    return architecture, _build(architecture, settings)
+
+
+def pretrained_cfg_from_timm(config_json: dict[str, Any]) -> dict[str, Any]:
+    """What a config.json says about preprocessing and classes, whichever of timm's layouts it has.
+
+    Raises:
+        InputError: `pretrained_cfg` is no object.
+    """
+    if "pretrained_cfg" not in config_json:
+        outside = ("architecture", "num_features", "model_args", "nfnet_eqx", "library")
+        flat = {key: value for key, value in config_json.items() if key not in outside}
+        if "labels" in flat:
+            flat["label_names"] = flat.pop("labels")
+        return flat
+    pretrained_cfg = config_json["pretrained_cfg"]
+    if not isinstance(pretrained_cfg, dict):
+        raise InputError(f"pretrained_cfg must be an object, got {pretrained_cfg!r}")
+    outside = ("num_classes", "label_names", "label_descriptions")
+    return pretrained_cfg | {key: config_json[key] for key in outside if key in config_json}
+
+
+def config_to_timm(architecture: str, config: NFNetConfig) -> tuple[str, dict[str, Any]]:
+    """How to tell timm to build a network: `timm.create_model(architecture, **model_args)`.
+
+    Dropout and stochastic depth are left out, as timm itself leaves them out of its files.
+
+    Args:
+        architecture: the name to start from, where it is one of timm's; else the nearest of timm's is chosen.
+        config: the network.
+
+    Returns:
+        The name of one of timm's architectures, and the fewest settings that make it this network.
+
+    Raises:
+        InputError: timm cannot build this network; the message says what stands in the way.
+    """
+    if config.numerics != "timm":
+        raise InputError(f"timm has no numerics={config.numerics!r}; convert the checkpoint to numerics='timm' first")
+    if _stem_type(config) is None:
+        raise InputError(
+            f"timm cannot build this network: it has no stem of widths {config.stem_widths}, strides "
+            f"{config.stem_strides}, kernel {config.stem_kernel} and stem_pool={config.stem_pool}"
+        )
+    names = [architecture] if architecture in TIMM_ARCHITECTURES else list(TIMM_ARCHITECTURES)
+    # Said in timm's words and read back: only what comes back as the same network is one that timm can build.
+    found, obstacles = [], []
+    for name in names:
+        model_args = _model_args(name, config)
+        try:
+            _, rebuilt = config_from_timm({"architecture": name, "model_args": model_args})
+            different = _differences(config, rebuilt)
+        except InputError as error:
+            different = [str(error)]
+        if different:
+            obstacles.append(different)
+        else:
+            found.append((name, model_args))
+    if not found:
+        raise InputError(f"timm cannot build this network: it has no setting for {', '.join(min(obstacles, key=len))}")
+    return min(found, key=lambda name_and_args: len(name_and_args[1]))
+
+
+def _faults(settings: dict[str, Any]) -> list[str]:
+    """What in timm's settings is impossible, or is honoured by timm and cannot be by us."""
+
+    def integer(value: Any, low: int = 0) -> bool:
+        return type(value) is int and low <= value < 2**31
+
+    def number(value: Any) -> bool:
+        return type(value) in (int, float) and abs(value) < 1e6
+
+    def integers(value: Any) -> bool:
+        return isinstance(value, list | tuple) and len(value) > 0 and all(integer(v) for v in value)
+
+    kinds = {
+        "an integer": (integer, ("in_chans", "output_stride")),
+        "an integer or null": (lambda v: v is None or integer(v), ("stem_chs", "group_size", "num_features")),
+        "a positive integer": (lambda v: integer(v, 1), ("ch_div",)),
+        "an integer, also a negative one": (lambda v: integer(v, -(2**31)), ("num_classes",)),
+        "a number": (
+            number,
+            ("alpha", "attn_gain", "width_factor", "bottle_ratio", "std_conv_eps", "drop_rate", "drop_path_rate"),
+        ),
+        "true or false": (
+            lambda v: isinstance(v, bool),
+            ("reg", "extra_conv", "gamma_in_act", "same_padding", "skipinit", "zero_init_fc"),
+        ),
+        "a list of integers": (integers, ("depths", "channels")),
+        "'avg', the only pooling supported,": (lambda v: v == "avg", ("global_pool",)),
+        f"one of {_STEM_TYPES}": (lambda v: v in _STEM_TYPES, ("stem_type",)),
+        f"one of {get_args(Activation)}": (lambda v: v in get_args(Activation), ("act_layer",)),
+    }
+    expected = {key: (kind, check) for kind, (check, keys) in kinds.items() for key in keys}
+    faults = []
+    for key, value in settings.items():
+        if key in ("attn_layer", "attn_kwargs"):
+            continue
+        if key not in expected:
+            faults.append(f"model_args {key!r} (={value!r}) is not supported")
+        elif not expected[key][1](value):
+            faults.append(f"{key} must be {expected[key][0]}, got {value!r}")
+    if not faults and len(settings["channels"]) < len(settings["depths"]):
+        faults.append(f"depths (={settings['depths']}) has more stages than channels (={settings['channels']})")
+    return faults + _attention_faults(settings["attn_layer"], settings["attn_kwargs"])
+
+
+def _attention_faults(layer: Any, kwargs: Any) -> list[str]:
+    """The attention layers of timm have options that no NFNet uses; each is refused unless it changes nothing."""
+    kind = _attention(layer)
+    if kind is None:
+        return []
+    if kind not in ("se", "eca"):
+        return [f"attn_layer must be 'se', 'eca' or null, got {layer!r}"]
+    if kwargs is not None and not isinstance(kwargs, dict):
+        return [f"attn_kwargs must be an object, got {kwargs!r}"]
+
+    def number(value: Any) -> bool:
+        return type(value) in (int, float) and 0 < abs(value) < 1e6
+
+    def positive(value: Any) -> bool:
+        return type(value) is int and 0 < value < 2**31
+
+    without_effect = (lambda _: True,)
+    checks: dict[str, Any] = {
+        "se": {
+            "rd_ratio": number,
+            "rd_channels": lambda v: v is None or positive(v),
+            "rd_divisor": positive,
+            "add_maxpool": lambda v: v is False,
+            "bias": lambda v: v is True,
+            "act_layer": lambda v: v == "relu",
+            "norm_layer": lambda v: v is None,
+            "gate_layer": lambda v: v == "sigmoid",
+        },
+        # With `channels` given, as always here, timm takes the kernel from them; the hidden layer is use_mlp's.
+        "eca": {
+            "gamma": number,
+            "beta": lambda v: type(v) in (int, float) and abs(v) < 1e6,
+            "use_mlp": lambda v: v is False,
+            "gate_layer": lambda v: v == "sigmoid",
+            **dict.fromkeys(("kernel_size", "act_layer", "rd_ratio", "rd_channels", "rd_divisor"), *without_effect),
+        },
+    }[kind]
+    return [
+        f"attn_kwargs {key!r} (={value!r}) is not supported"
+        for key, value in (kwargs or {}).items()
+        if key not in checks or not checks[key](value)
+    ]
+
+
+def _attention(layer: Any) -> Any:
+    """The kind of attention that timm's `attn_layer` means."""
+    if isinstance(layer, str):
+        return layer.lower() or None
+    return "se" if layer is True else (layer or None)
+
+
+def _build(architecture: str, settings: dict[str, Any]) -> NFNetConfig:
+    """Settings of timm, which are valid one by one, as a configuration."""
+
+    def scaled(width: int) -> int:
+        return make_divisible(width * settings["width_factor"], settings["ch_div"])
+
+    depths = tuple(settings["depths"])
+    stem_widths, stem_strides, stem_kernel, stem_pool = _stem(
+        settings["stem_type"], scaled(settings["stem_chs"] or settings["channels"][0])
+    )
+    stem_stride = math.prod(stem_strides) * (2 if stem_pool else 1)
+    group_size = settings["group_size"] or None
+    attention = _attention(settings["attn_layer"])
+    kwargs = settings["attn_kwargs"] or {}
+    attention_fields: dict[str, Any] = {}
+    if attention == "se":
+        attention_fields = {"se_ratio": kwargs.get("rd_ratio", 1 / 16), "se_divisor": kwargs.get("rd_divisor", 8)}
+        if kwargs.get("rd_channels"):
+            # A fixed hidden width: what a ratio of almost nothing, rounded up to one divisor, is too.
+            attention_fields = {"se_ratio": 1e-3, "se_divisor": kwargs["rd_channels"]}
+    elif attention == "eca":
+        attention_fields = {"eca_gamma": kwargs.get("gamma", 2.0), "eca_beta": kwargs.get("beta", 1.0)}
+    config = dataclasses.replace(
+        VARIANTS[architecture].config,
+        depths=depths,
+        widths=tuple(scaled(width) for width in settings["channels"][: len(depths)]),
+        stem_widths=stem_widths,
+        stem_strides=stem_strides,
+        stem_kernel=stem_kernel,
+        stem_pool=stem_pool,
+        stage_strides=(1 if stem_stride > 2 else 2, *(2 for _ in depths[1:])),
+        block="regnet" if settings["reg"] else "resnet",
+        bottleneck_ratio=settings["bottle_ratio"],
+        bottleneck_floor=group_size is None or group_size % settings["ch_div"] == 0,
+        extra_conv=settings["extra_conv"],
+        group_size=group_size,
+        activation=settings["act_layer"],
+        gamma_in="activation" if settings["gamma_in_act"] else "weight",
+        padding="same" if settings["same_padding"] else "symmetric",
+        skipinit=settings["skipinit"],
+        alpha=settings["alpha"],
+        attention=attention,
+        attention_gain=settings["attn_gain"],
+        num_features=scaled(settings["num_features"]) if settings["num_features"] else None,
+        channel_divisor=settings["ch_div"],
+        std_conv_eps=settings["std_conv_eps"],
+        numerics="timm",
+        drop_rate=settings["drop_rate"],
+        stochastic_depth=settings["drop_path_rate"],
+        output_stride=settings["output_stride"],
+        in_channels=settings["in_chans"],
+        num_classes=max(settings["num_classes"], 0),
+        zero_init_head=settings["zero_init_fc"],
+        **attention_fields,
+    )
+    if attention == "se" and kwargs.get("rd_channels"):
+        hidden = {make_divisible(w * 1e-3, kwargs["rd_channels"], 0.0) for w in _attention_widths(config)}
+        if hidden != {kwargs["rd_channels"]}:
+            raise InputError(f"attn_kwargs 'rd_channels' (={kwargs['rd_channels']}) is not supported here")
+    return config
+
+
+def _attention_widths(config: NFNetConfig) -> set[int]:
+    blocks = [block for stage in plan_blocks(config) for block in stage]
+    return {block.mid_width if config.block == "regnet" else block.out_width for block in blocks}
+
+
+def _stem(kind: str, width: int) -> tuple[tuple[int, ...], tuple[int, ...], int, bool]:
+    """Widths, strides, kernel and pool of timm's stems."""
+    pool = kind.endswith("_pool")
+    match kind.removesuffix("_pool"):
+        case "deep_quad":
+            return (width // 8, width // 4, width // 2, width), (2, 1, 1, 2), 3, pool
+        case "deep_tiered":
+            return (3 * width // 8, width // 2, width), (2, 1, 1), 3, pool
+        case "deep":
+            return (width // 2, width // 2, width), (2, 1, 1), 3, pool
+        case "3x3":
+            return (width,), (2,), 3, pool
+        case _:
+            return (width,), (2,), 7, pool
+
+
+def _stem_type(config: NFNetConfig) -> str | None:
+    """The name of a stem in timm; `None` where it has none."""
+    wanted = (config.stem_widths, config.stem_strides, config.stem_kernel, config.stem_pool)
+    return next((kind for kind in _STEM_TYPES[1:] if _stem(kind, config.stem_widths[-1]) == wanted), None)
+
+
+def _model_args(architecture: str, config: NFNetConfig) -> dict[str, Any]:
+    """The settings in which `config` differs from one of timm's architectures, as far as timm has them."""
+    base_settings = TIMM_ARCHITECTURES[architecture]
+    _, base = config_from_timm({"architecture": architecture})
+    model_args: dict[str, Any] = {}
+
+    def give(key: str, value: Any, *fields: str) -> None:
+        if any(getattr(config, field) != getattr(base, field) for field in fields):
+            model_args[key] = value
+
+    give("depths", list(config.depths), "depths")
+    # Where the architecture scales its widths, one that differs takes all of them along.
+    sizes = ("widths", "stem_widths", "num_features")
+    coupled = base_settings["width_factor"] != 1.0
+    give("channels", list(config.widths), *(sizes if coupled else ("widths",)))
+    give("stem_chs", config.stem_widths[-1], *(sizes if coupled else ("stem_widths",)))
+    give("num_features", config.num_features or 0, *(sizes if coupled else ("num_features",)))
+    if coupled and "channels" in model_args:
+        model_args["width_factor"] = 1.0
+    if _stem_type(config) != base_settings["stem_type"]:
+        model_args["stem_type"] = _stem_type(config)
+    give("reg", config.block == "regnet", "block")
+    give("bottle_ratio", config.bottleneck_ratio, "bottleneck_ratio")
+    give("extra_conv", config.extra_conv, "extra_conv")
+    give("group_size", config.group_size or 0, "group_size")
+    give("ch_div", config.channel_divisor, "channel_divisor")
+    give("act_layer", config.activation, "activation")
+    give("gamma_in_act", config.gamma_in == "activation", "gamma_in")
+    give("same_padding", config.padding == "same", "padding")
+    give("skipinit", config.skipinit, "skipinit")
+    give("alpha", config.alpha, "alpha")
+    give("attn_layer", config.attention or "", "attention")
+    if config.attention == "se":
+        se_kwargs = {"rd_ratio": config.se_ratio, "rd_divisor": config.se_divisor}
+        give("attn_kwargs", se_kwargs, "attention", "se_ratio", "se_divisor")
+    elif config.attention == "eca":
+        eca_kwargs = {"gamma": config.eca_gamma, "beta": config.eca_beta}
+        give("attn_kwargs", eca_kwargs, "attention", "eca_gamma", "eca_beta")
+    if config.attention:
+        give("attn_gain", config.attention_gain, "attention_gain")
+    give("std_conv_eps", config.std_conv_eps, "std_conv_eps")
+    give("zero_init_fc", config.zero_init_head, "zero_init_head")
+    give("output_stride", config.output_stride, "output_stride")
+    give("in_chans", config.in_channels, "in_channels")
+    give("num_classes", config.num_classes, "num_classes")
+    return model_args
+
+
+def _differences(config: NFNetConfig, other: NFNetConfig) -> list[str]:
+    """The fields of `config` that make it another network than `other`, in training as in inference."""
+    # What these decide is in the plan of the blocks, or is not part of the network that timm's files describe.
+    planned = ("depths", "stage_strides", "bottleneck_ratio", "bottleneck_floor", "group_size", "channel_divisor")
+    ignored = {*planned, "output_stride", "drop_rate", "stochastic_depth", "numerics"}
+    ignored |= {"se_ratio", "se_divisor"} if config.attention != "se" else set()
+    ignored |= {"eca_gamma", "eca_beta"} if config.attention != "eca" else set()
+    ignored |= {"attention_gain"} if config.attention is None else set()
+    fields = [field.name for field in dataclasses.fields(config)]
+    different = [name for name in fields if name not in ignored and getattr(config, name) != getattr(other, name)]
+    if _bare_plan(config) != _bare_plan(other):
+        suspects = [name for name in (*planned, "output_stride") if getattr(config, name) != getattr(other, name)]
+        different += suspects
+    return [f"{name} (={getattr(config, name)})" for name in different]
+
+
+def _bare_plan(config: NFNetConfig) -> Any:
+    return plan_blocks(dataclasses.replace(config, stochastic_depth=0.0))

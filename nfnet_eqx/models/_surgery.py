@@ -1,0 +1,75 @@
+"""Changing a trained network: another classifier, other input channels, parts that stay as they are."""
+
+import dataclasses
+from collections.abc import Callable
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import PRNGKeyArray, PyTree
+
+from nfnet_eqx._errors import InputError
+from nfnet_eqx.models._names import is_parameter, parameter_name
+from nfnet_eqx.models._nfnet import Head, NFNet, init_head, replaced
+
+
+def replace_head(model: NFNet, num_classes: int, *, key: PRNGKeyArray) -> NFNet:
+    """The network with a fresh classifier; everything else stays as it is.
+
+    Args:
+        model: a network.
+        num_classes: outputs of the new classifier; 0 removes it.
+        key: randomness of its weight.
+
+    Raises:
+        InputError: `num_classes` is negative.
+    """
+    config = dataclasses.replace(model.config, num_classes=num_classes)
+    # The dropout stays as it is: its rate and its inference flag may have been set since.
+    return replaced(model, config=config, head=Head(fc=init_head(config, key).fc, dropout=model.head.dropout))
+
+
+def replace_in_channels(model: NFNet, in_channels: int) -> NFNet:
+    """The network for pictures with another number of channels, its first convolution adapted by timm's rule.
+
+    One channel: the sum over RGB, which sees a grey picture as the three equal channels it stands for. Otherwise the
+    RGB kernels are repeated, cut to `in_channels` and scaled by `3 / in_channels`. Weight standardization then brings
+    every kernel to the same norm again: only the scale of the first convolution's outputs differs from a sum.
+
+    Args:
+        model: a network for RGB pictures, not folded.
+        in_channels: channels of the new pictures.
+
+    Raises:
+        InputError: the network is not one for RGB, or `in_channels` is impossible.
+    """
+    if model.config.in_channels != 3:
+        raise InputError(f"model must have in_channels=3 to be adapted, got {model.config.in_channels}")
+    config = dataclasses.replace(model.config, in_channels=in_channels)
+    first = next(iter(model.stem))
+    weight = model.stem[first].weight
+    if in_channels == 1:
+        weight = jnp.sum(weight, axis=1, keepdims=True)
+    else:
+        repeats = -(-in_channels // 3)
+        weight = jnp.tile(weight, (1, repeats, 1, 1))[:, :in_channels] * jnp.asarray(3 / in_channels, weight.dtype)
+    return replaced(eqx.tree_at(lambda m: m.stem[first].weight, model, weight), config=config)
+
+
+def parameter_mask(tree: PyTree, test: Callable[[str], bool]) -> PyTree:
+    """A tree of booleans: `test(name)` for every parameter, False for everything that is none.
+
+    It serves as `equinox.partition`'s filter, to train some parameters and freeze the others, and as an optax mask.
+
+    Example:
+        >>> import equinox as eqx, jax, nfnet_eqx as nfx
+        >>> model = nfx.create_model("test_nfnet", key=jax.random.key(0))
+        >>> trained, frozen = eqx.partition(model, nfx.parameter_mask(model, lambda name: name.startswith("head.")))
+        >>> list(nfx.named_parameters(trained))
+        ['head.fc.weight', 'head.fc.bias']
+
+    Args:
+        tree: a network, or any part or image of one (gradients, `equinox.filter`ed parameters).
+        test: decides by the parameter's name.
+    """
+    return jax.tree_util.tree_map_with_path(lambda path, leaf: is_parameter(leaf) and test(parameter_name(path)), tree)
