@@ -11,11 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nfnet_eqx._errors import InputError
-from nfnet_eqx._faults import first
-from nfnet_eqx.models._config import MAX_BLOCKS, NFNetConfig, make_divisible
-from nfnet_eqx.models._plan import plan_blocks
-from nfnet_eqx.models._variants import VARIANTS, get_config
+from nfnet_eqx._errors import InputError, first
+from nfnet_eqx.models import MAX_BLOCKS, VARIANTS, NFNetConfig, get_config, make_divisible, plan_blocks
 
 ROOT = "NFNet/~/"
 _BLOCK = re.compile(re.escape(ROOT) + r"nf_block(?:_([1-9]\d{0,5}))?(?:/|$)")

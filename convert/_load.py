@@ -2,20 +2,18 @@
 
 import hashlib
 import os
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from jax.typing import DTypeLike
 
-from nfnet_eqx.checkpoints._checkpoint import Checkpoint, Origin
-from nfnet_eqx.checkpoints._tensors import INDEX_SUFFIX, Placement, load_tensors
+from nfnet_eqx.checkpoints import INDEX_SUFFIX, Checkpoint, Origin, Placement, load_tensors
+from nfnet_eqx.convert._deepmind import deepmind_to_native, read_deepmind
 from nfnet_eqx.convert._haiku_names import architecture_of
-from nfnet_eqx.convert.deepmind import deepmind_to_native, read_deepmind
-from nfnet_eqx.images._preprocess import Preprocess
-from nfnet_eqx.images.labels import imagenet1k
-from nfnet_eqx.models._variants import get_variant
-from nfnet_eqx.zoo.catalog import catalog
+from nfnet_eqx.images import Preprocess, imagenet1k
+from nfnet_eqx.models import get_variant
 
 
 def is_foreign(path: str | os.PathLike[str]) -> bool:
@@ -32,17 +30,19 @@ def load_deepmind(
     architecture: str | None = None,
     dtype: DTypeLike | None = None,
     device: Placement | None = None,
+    known: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Checkpoint:
     """Open one of DeepMind's files: a pickle, of which nothing is executed, or a true npz.
 
     The file holds arrays alone: the network is recognised from their shapes, and what else belongs to a checkpoint is
-    that of DeepMind's evaluation at the published sizes. A file that DeepMind published is known by its md5.
+    that of DeepMind's evaluation at the published sizes.
 
     Args:
         path: the file, such as `F0_haiku.npz`.
         architecture: insist on this network, and be told all that does not fit it.
         dtype: what to keep the parameters in; `None` is float32.
         device: where to put the parameters; by default JAX's default device.
+        known: what is known of published files (`Checkpoint.about`), by their md5.
 
     Raises:
         InputError: the file is damaged or holds something else, or no network of DeepMind's; the message says in what.
@@ -62,7 +62,7 @@ def load_deepmind(
         labels=imagenet1k() if config.num_classes == 1000 else None,
         architecture=name or "dm_nfnet",
         source=Origin(str(path), sha256={path.name: sha256}),
-        about=_about(md5),
+        about=dict((known or {}).get(md5, {})),
     )
 
 
@@ -79,15 +79,6 @@ def _preprocess(architecture: str | None) -> Preprocess:
         interpolation="bicubic",
         resize="deepmind",
     )
-
-
-def _about(md5: str) -> dict[str, Any]:
-    """What is known of a published file, under timm's keys."""
-    published = next((published for published in catalog() if published.md5 == md5), None)
-    if published is None:
-        return {}
-    about = {"tag": published.name.partition(".")[2], "license": published.license}
-    return {key: value for key, value in about.items() if value is not None}
 
 
 def _digests(path: Path) -> tuple[str, str]:

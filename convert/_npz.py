@@ -18,8 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from nfnet_eqx._errors import InputError
-from nfnet_eqx._faults import first
+from nfnet_eqx._errors import InputError, first
 from nfnet_eqx._files import replacing
 from nfnet_eqx.convert._pickle import FLOATS
 

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from nfnet_eqx._errors import InputError
-from nfnet_eqx.models._config import NFNetConfig, Numerics
+from nfnet_eqx.models import NFNetConfig, Numerics
 
 _FLOOR = 1e-4
 

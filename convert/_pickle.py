@@ -13,8 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from nfnet_eqx._errors import InputError
-from nfnet_eqx._faults import first
+from nfnet_eqx._errors import InputError, first
 from nfnet_eqx.convert._opcodes import Fault, Global, Machine, Span, kind
 
 MAX_DIMENSIONS = 4

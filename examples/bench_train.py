@@ -23,11 +23,7 @@ from jax.sharding import AxisType, Mesh
 
 import nfnet_eqx as nfx
 from nfnet_eqx.data import Arrays, train_stream
-from nfnet_eqx.train import TrainConfig
-from nfnet_eqx.train._mesh import put_batch
-from nfnet_eqx.train._program import Program, make_program
-from nfnet_eqx.train._start import find_start
-from nfnet_eqx.train._watch import Window
+from nfnet_eqx.train import Program, TrainConfig, Window, find_start, make_program, put_batch
 from nfnet_eqx.train.recipes import cifar10, imagenet
 
 

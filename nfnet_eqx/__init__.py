@@ -1,39 +1,48 @@
 """Normalizer-free networks (NFNets) for JAX, in Equinox."""
 
-from typing import TYPE_CHECKING, Any
+import typing as _typing
 
+from nfnet_eqx import models as _models
 from nfnet_eqx._errors import InputError
-from nfnet_eqx.models import _variants
-from nfnet_eqx.models._config import NFNetConfig
-from nfnet_eqx.models._count import Count, count
-from nfnet_eqx.models._fold import fold
-from nfnet_eqx.models._names import named_parameters
-from nfnet_eqx.models._nfnet import NFNet, create_model
-from nfnet_eqx.models._surgery import parameter_mask, replace_head, replace_in_channels
-from nfnet_eqx.models._variants import get_config
+from nfnet_eqx.models import (
+    Count,
+    NFNet,
+    NFNetConfig,
+    count,
+    create_model,
+    fold,
+    get_config,
+    named_parameters,
+    parameter_mask,
+    replace_head,
+    replace_in_channels,
+)
 
-if TYPE_CHECKING:
-    from nfnet_eqx.checkpoints._checkpoint import Checkpoint, save_pretrained
-    from nfnet_eqx.images._preprocess import Preprocess
-    from nfnet_eqx.zoo.hub import from_pretrained
-    from nfnet_eqx.zoo.push import push_to_hub
+if _typing.TYPE_CHECKING:
+    from nfnet_eqx.checkpoints import Checkpoint, save_pretrained
+    from nfnet_eqx.images import Preprocess
+    from nfnet_eqx.zoo import from_pretrained, push_to_hub
 
-# The zoo stands above the core and needs more than JAX: its names load when they are first used.
-_ZOO = {
-    "Checkpoint": "nfnet_eqx.checkpoints._checkpoint",
-    "Preprocess": "nfnet_eqx.images._preprocess",
-    "from_pretrained": "nfnet_eqx.zoo.hub",
-    "push_to_hub": "nfnet_eqx.zoo.push",
-    "save_pretrained": "nfnet_eqx.checkpoints._checkpoint",
+# These need more than JAX: they load when they are first used.
+_LAZY = {
+    "Checkpoint": "nfnet_eqx.checkpoints",
+    "Preprocess": "nfnet_eqx.images",
+    "from_pretrained": "nfnet_eqx.zoo",
+    "push_to_hub": "nfnet_eqx.zoo",
+    "save_pretrained": "nfnet_eqx.checkpoints",
 }
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _ZOO:
+def __getattr__(name: str) -> _typing.Any:
+    if name not in _LAZY:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     import importlib
 
-    return getattr(importlib.import_module(_ZOO[name]), name)
+    return getattr(importlib.import_module(_LAZY[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*(name for name in globals() if not name.startswith("_") or name.startswith("__")), *__all__})
 
 
 def list_models(pattern: str = "*", *, pretrained: bool = False) -> list[str]:
@@ -51,10 +60,10 @@ def list_models(pattern: str = "*", *, pretrained: bool = False) -> list[str]:
             `nfnet-eqx list --pretrained` shows them too.)
     """
     if not pretrained:
-        return _variants.list_models(pattern)
+        return _models.list_models(pattern)
     import fnmatch
 
-    from nfnet_eqx.zoo.catalog import catalog
+    from nfnet_eqx.zoo import catalog
 
     names = [published.name for published in catalog() if not published.url]
     return [name for name in names if fnmatch.fnmatchcase(name, pattern)]

@@ -13,8 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from nfnet_eqx._errors import InputError
-from nfnet_eqx.checkpoints._checkpoint import CONFIG_NAME, INDEX_NAME, WEIGHTS_NAME
-from nfnet_eqx.checkpoints._tensors import read_index
+from nfnet_eqx.checkpoints import CONFIG_NAME, INDEX_NAME, WEIGHTS_NAME, read_index
 from nfnet_eqx.zoo._client import NO_HUB, ask, explained, make_api, patiently
 
 # Names of these endings are ignored, with a note: they hold code, or may.

@@ -7,7 +7,7 @@ from typing import Any
 
 from nfnet_eqx._errors import InputError
 from nfnet_eqx._files import read_json, replacing, write_json
-from nfnet_eqx.checkpoints._checkpoint import Origin
+from nfnet_eqx.checkpoints import Origin
 
 _COMMIT, _SHA256 = re.compile("[0-9a-f]{40}"), re.compile("[0-9a-f]{64}")
 

@@ -1,1 +1,43 @@
 """The native format: a folder of config.json, model.safetensors and a card, as timm reads and writes it."""
+
+from nfnet_eqx.checkpoints._card import CARD_NAME, Conversion, History, card_on_hub, write_card
+from nfnet_eqx.checkpoints._checkpoint import (
+    CONFIG_NAME,
+    INDEX_NAME,
+    WEIGHTS_NAME,
+    Checkpoint,
+    Origin,
+    adapt,
+    checkpoint_files,
+    load_checkpoint,
+    save_pretrained,
+    sha256,
+)
+from nfnet_eqx.checkpoints._classify import Prediction, classify
+from nfnet_eqx.checkpoints._tensors import INDEX_SUFFIX, Placement, load_tensors, read_index
+from nfnet_eqx.checkpoints._timm import config_to_timm
+
+__all__ = [
+    "CARD_NAME",
+    "CONFIG_NAME",
+    "INDEX_NAME",
+    "INDEX_SUFFIX",
+    "WEIGHTS_NAME",
+    "Checkpoint",
+    "Conversion",
+    "History",
+    "Origin",
+    "Placement",
+    "Prediction",
+    "adapt",
+    "card_on_hub",
+    "checkpoint_files",
+    "classify",
+    "config_to_timm",
+    "load_checkpoint",
+    "load_tensors",
+    "read_index",
+    "save_pretrained",
+    "sha256",
+    "write_card",
+]

@@ -13,9 +13,8 @@ from nfnet_eqx._files import replacing
 from nfnet_eqx.checkpoints._checkpoint import Checkpoint, Origin, version
 from nfnet_eqx.checkpoints._markdown import is_path, plain, shown, table, text, value
 from nfnet_eqx.checkpoints._timm import config_to_timm
-from nfnet_eqx.images._preprocess import Preprocess
-from nfnet_eqx.models._config import Numerics
-from nfnet_eqx.models._count import count
+from nfnet_eqx.images import Preprocess
+from nfnet_eqx.models import Numerics, count
 
 CARD_NAME = "README.md"
 

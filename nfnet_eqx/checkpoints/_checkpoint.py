@@ -31,12 +31,8 @@ from nfnet_eqx.checkpoints._tensors import (
     write_safetensors,
 )
 from nfnet_eqx.checkpoints._timm import TIMM_ARCHITECTURES, config_from_timm, config_to_timm, pretrained_cfg_from_timm
-from nfnet_eqx.images._preprocess import ImageLike, Preprocess
-from nfnet_eqx.images.labels import imagenet1k
-from nfnet_eqx.models import _names
-from nfnet_eqx.models._config import NFNetConfig
-from nfnet_eqx.models._nfnet import NFNet
-from nfnet_eqx.models._surgery import replace_head, replace_in_channels
+from nfnet_eqx.images import ImageLike, Preprocess, imagenet1k
+from nfnet_eqx.models import NFNet, NFNetConfig, named_parameters, replace_head, replace_in_channels, skeleton
 
 CONFIG_NAME = "config.json"
 WEIGHTS_NAME = "model.safetensors"
@@ -191,9 +187,9 @@ def save_pretrained(ckpt: Checkpoint, folder: str | os.PathLike[str]) -> None:
         InputError: the network was folded, or changed so that its configuration no longer describes it.
     """
     config = ckpt.config
-    parameters = _names.named_parameters(ckpt.model)
+    parameters = named_parameters(ckpt.model)
     shapes = {name: leaf.shape for name, leaf in parameters.items()}
-    if shapes != {name: leaf.shape for name, leaf in _names.named_parameters(_names.skeleton(config)).items()}:
+    if shapes != {name: leaf.shape for name, leaf in named_parameters(skeleton(config)).items()}:
         raise InputError(
             "save_pretrained: the parameters are not those of the model's own configuration. A folded network cannot "
             "be saved: save the one it was folded from"
@@ -291,7 +287,7 @@ def _with_new_head(ckpt: Checkpoint, num_classes: int) -> Checkpoint:
     if num_classes:
         message = "%s: the classifier for %d classes was replaced by an untrained one for %d"
         _log.warning(message, ckpt.source, ckpt.config.num_classes, num_classes)
-    trained = next(iter(_names.named_parameters(model).values()))
+    trained = next(iter(named_parameters(model).values()))
     arrays, rest = eqx.partition(model.head, eqx.is_array)
     arrays = jax.tree.map(lambda leaf: jax.device_put(leaf.astype(trained.dtype), trained.sharding), arrays)
     # Neither the names of the old classes nor the name of the published checkpoint, which this is no more.

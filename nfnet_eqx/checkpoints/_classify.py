@@ -11,8 +11,8 @@ import numpy as np
 from jaxtyping import Array, Float, Float32
 
 from nfnet_eqx._errors import InputError
-from nfnet_eqx.images._preprocess import ImageLike, Preprocess
-from nfnet_eqx.models._nfnet import NFNet
+from nfnet_eqx.images import ImageLike, Preprocess
+from nfnet_eqx.models import NFNet
 
 # Pixels in one compiled call, sixteen pictures of 256 x 256: it bounds the memory that a folder of thousands takes.
 _BATCH_PIXELS = 16 * 256 * 256

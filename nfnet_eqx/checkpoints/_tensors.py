@@ -19,9 +19,7 @@ from jax.typing import DTypeLike
 
 from nfnet_eqx._errors import InputError
 from nfnet_eqx._files import MAX_JSON_BYTES, parse_json, read_json, replacing
-from nfnet_eqx.models import _names
-from nfnet_eqx.models._config import NFNetConfig
-from nfnet_eqx.models._nfnet import NFNet
+from nfnet_eqx.models import NFNet, NFNetConfig, named_parameters, skeleton, with_parameters
 
 INDEX_SUFFIX = ".safetensors.index.json"
 MAX_SHARDS = 256
@@ -203,8 +201,8 @@ def load_tensors(
     dtype = _checked_dtype(dtype)
     if device is not None and not isinstance(device, Placement):
         raise InputError(f"device (={device!r}): give a jax.Device, as jax.devices() lists them, or a sharding")
-    skeleton = _names.skeleton(config)
-    wanted = {name: tuple(leaf.shape) for name, leaf in _names.named_parameters(skeleton).items()}
+    network = skeleton(config)
+    wanted = {name: tuple(leaf.shape) for name, leaf in named_parameters(network).items()}
     own = isinstance(tensors, TensorFile)
     specs = tensors.specs if own else {n: TensorSpec(np.shape(t), np.dtype(t.dtype)) for n, t in tensors.items()}
     found = {name: specs[name] for name in wanted if name in specs}
@@ -236,7 +234,7 @@ def load_tensors(
             f"{source}: the tensors do not fit the network of {len(wanted)} parameters: {'; '.join(kinds)}. "
             "Do the weights belong to this configuration?"
         )
-    return _names.with_parameters(skeleton, parameters)
+    return with_parameters(network, parameters)
 
 
 def _checked_dtype(dtype: DTypeLike | None) -> np.dtype:

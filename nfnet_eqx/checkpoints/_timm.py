@@ -15,9 +15,7 @@ import math
 from typing import Any, get_args
 
 from nfnet_eqx._errors import InputError
-from nfnet_eqx.models._config import Activation, NFNetConfig, make_divisible
-from nfnet_eqx.models._plan import plan_blocks
-from nfnet_eqx.models._variants import VARIANTS
+from nfnet_eqx.models import VARIANTS, Activation, NFNetConfig, make_divisible, plan_blocks
 
 # The settings of a family that differ from timm's own defaults; the depths of each model are in VARIANTS.
 _DEFAULTS: dict[str, Any] = {

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from PIL import Image, ImageDraw, ImageEnhance, ImageFilter, ImageFont, ImageOps
 
 from nfnet_eqx._errors import InputError
-from nfnet_eqx.checkpoints._classify import Prediction
+from nfnet_eqx.checkpoints import Prediction
 
 MOST_PICTURES = 100
 MOST_CLASSES = 10

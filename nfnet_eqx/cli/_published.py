@@ -5,10 +5,9 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from nfnet_eqx._errors import InputError
-from nfnet_eqx.checkpoints._checkpoint import Checkpoint
-from nfnet_eqx.train._evaluate import Evaluation
-from nfnet_eqx.zoo.catalog import Protocol, Published, find
-from nfnet_eqx.zoo.hub import bundled
+from nfnet_eqx.checkpoints import Checkpoint
+from nfnet_eqx.train import Evaluation
+from nfnet_eqx.zoo import Protocol, Published, bundled, find
 
 
 class Claim(NamedTuple):

@@ -11,11 +11,11 @@ from tqdm import tqdm
 
 from nfnet_eqx._errors import InputError
 from nfnet_eqx._files import replacing
-from nfnet_eqx.checkpoints._classify import Prediction
-from nfnet_eqx.checkpoints._classify import classify as classify_images
+from nfnet_eqx.checkpoints import Prediction
+from nfnet_eqx.checkpoints import classify as classify_images
 from nfnet_eqx.cli._draw import MOST_PICTURES, draw_predictions
-from nfnet_eqx.images._open import SUFFIXES, open_image
-from nfnet_eqx.zoo.hub import from_pretrained
+from nfnet_eqx.images import SUFFIXES, open_image
+from nfnet_eqx.zoo import from_pretrained
 
 # The checkpoint that ships with the package.
 DEFAULT_MODEL = "nfnet_cifar10"

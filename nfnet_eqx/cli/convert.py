@@ -14,17 +14,29 @@ import numpy as np
 import tyro
 
 from nfnet_eqx._errors import InputError
-from nfnet_eqx.checkpoints._card import Conversion, History, write_card
-from nfnet_eqx.checkpoints._checkpoint import Checkpoint, load_checkpoint, save_pretrained
-from nfnet_eqx.checkpoints._tensors import load_tensors
-from nfnet_eqx.checkpoints._timm import config_to_timm
-from nfnet_eqx.convert._load import is_foreign, load_deepmind
-from nfnet_eqx.convert.deepmind import convert_numerics, native_to_deepmind, read_deepmind, write_deepmind
-from nfnet_eqx.convert.verify import compare, noise, run
-from nfnet_eqx.models._config import Numerics
-from nfnet_eqx.models._names import named_parameters
-from nfnet_eqx.models._variants import get_variant
-from nfnet_eqx.zoo.hub import from_pretrained
+from nfnet_eqx.checkpoints import (
+    Checkpoint,
+    Conversion,
+    History,
+    config_to_timm,
+    load_checkpoint,
+    load_tensors,
+    save_pretrained,
+    write_card,
+)
+from nfnet_eqx.convert import (
+    compare,
+    convert_numerics,
+    is_foreign,
+    load_deepmind,
+    native_to_deepmind,
+    noise,
+    read_deepmind,
+    run,
+    write_deepmind,
+)
+from nfnet_eqx.models import Numerics, get_variant, named_parameters
+from nfnet_eqx.zoo import from_pretrained
 
 
 def convert(

@@ -15,16 +15,14 @@ from jaxtyping import Int32
 from tqdm import tqdm
 
 from nfnet_eqx._errors import InputError
-from nfnet_eqx.checkpoints._checkpoint import Checkpoint
+from nfnet_eqx.checkpoints import Checkpoint
 from nfnet_eqx.cli import _published
 from nfnet_eqx.cli._text import printable
 from nfnet_eqx.data import EvalBatch, Source, eval_stream, open_source
-from nfnet_eqx.images.labels import imagenet1k, imagenet1k_synsets
-from nfnet_eqx.train._evaluate import Evaluation, Measure
-from nfnet_eqx.train._evaluate import evaluate as evaluate_network
-from nfnet_eqx.train._mesh import make_mesh
-from nfnet_eqx.train._plot import plot_confusion
-from nfnet_eqx.zoo.hub import from_pretrained
+from nfnet_eqx.images import imagenet1k, imagenet1k_synsets
+from nfnet_eqx.train import Evaluation, Measure, make_mesh, plot_confusion
+from nfnet_eqx.train import evaluate as evaluate_network
+from nfnet_eqx.zoo import from_pretrained
 
 # Of many classes, the table shows this many, the worst.
 _WORST = 20

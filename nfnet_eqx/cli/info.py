@@ -11,10 +11,8 @@ import tyro
 
 from nfnet_eqx._errors import InputError
 from nfnet_eqx.cli._text import printable
-from nfnet_eqx.models._config import NFNetConfig
-from nfnet_eqx.models._count import count
-from nfnet_eqx.models._variants import VARIANTS
-from nfnet_eqx.zoo.hub import bundled, from_pretrained
+from nfnet_eqx.models import VARIANTS, NFNetConfig, count
+from nfnet_eqx.zoo import bundled, from_pretrained
 
 
 def info(source: Annotated[str, tyro.conf.Positional], *, json: bool = False) -> None:

@@ -8,9 +8,8 @@ from typing import Annotated, Any
 import tyro
 
 from nfnet_eqx._errors import InputError
-from nfnet_eqx.models._count import count
-from nfnet_eqx.models._variants import get_variant, list_models
-from nfnet_eqx.zoo.catalog import Published, catalog
+from nfnet_eqx.models import count, get_variant, list_models
+from nfnet_eqx.zoo import Published, catalog
 
 
 def list_(pattern: Annotated[str, tyro.conf.Positional] = "*", *, pretrained: bool = False, json: bool = False) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated
 import tyro
 
 from nfnet_eqx.cli._text import printable
-from nfnet_eqx.zoo.hub import pull as pull_from_hub
+from nfnet_eqx.zoo import pull as pull_from_hub
 
 
 def pull(

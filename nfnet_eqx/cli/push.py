@@ -5,7 +5,7 @@ from typing import Annotated
 
 import tyro
 
-from nfnet_eqx.zoo.push import push_to_hub
+from nfnet_eqx.zoo import push_to_hub
 
 
 def push(

@@ -13,9 +13,8 @@ from typing import Any
 import tyro
 
 from nfnet_eqx._errors import InputError
-from nfnet_eqx.train import TrainConfig
+from nfnet_eqx.train import RUN_NAME, TrainConfig
 from nfnet_eqx.train import train as run
-from nfnet_eqx.train._run import RUN_NAME
 from nfnet_eqx.train.recipes import RECIPES
 
 USAGE = """usage: nfnet-eqx train --recipe NAME [--model MODEL] [--data DATA] [--out DIR] [--no-resume] [--FIELD ...]

@@ -10,10 +10,9 @@ import tyro
 
 from nfnet_eqx._errors import InputError
 from nfnet_eqx.cli._text import printable
-from nfnet_eqx.convert.verify import Difference, compare, noise, run, run_timm
-from nfnet_eqx.models._names import named_parameters
-from nfnet_eqx.models._nfnet import NFNet
-from nfnet_eqx.zoo.hub import from_pretrained
+from nfnet_eqx.convert import Difference, compare, noise, run, run_timm
+from nfnet_eqx.models import NFNet, named_parameters
+from nfnet_eqx.zoo import from_pretrained
 
 # Of the tensors that differ, the table shows this many.
 _WORST = 10

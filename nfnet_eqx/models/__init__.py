@@ -1,1 +1,45 @@
-"""What a network is: pure functions of arrays, their configuration and their parts."""
+"""What a network is: its configuration, the table of the family, and pure functions of arrays.
+
+It knows no file format, no Hub and no image: a network's input is an array `(channels, height, width)`.
+"""
+
+from nfnet_eqx.models._config import MAX_BLOCKS, Activation, NFNetConfig, Numerics, make_divisible
+from nfnet_eqx.models._conv import FeatureMap
+from nfnet_eqx.models._count import Count, count
+from nfnet_eqx.models._fold import fold
+from nfnet_eqx.models._names import is_parameter, named_parameters, parameter_name, skeleton, with_parameters
+from nfnet_eqx.models._nfnet import Block, NFNet, create_model, replaced
+from nfnet_eqx.models._plan import net_stride, plan_blocks
+from nfnet_eqx.models._surgery import parameter_mask, replace_head, replace_in_channels
+from nfnet_eqx.models._variants import VARIANTS, Variant, get_config, get_variant, list_models
+
+__all__ = [
+    "MAX_BLOCKS",
+    "VARIANTS",
+    "Activation",
+    "Block",
+    "Count",
+    "FeatureMap",
+    "NFNet",
+    "NFNetConfig",
+    "Numerics",
+    "Variant",
+    "count",
+    "create_model",
+    "fold",
+    "get_config",
+    "get_variant",
+    "is_parameter",
+    "list_models",
+    "make_divisible",
+    "named_parameters",
+    "net_stride",
+    "parameter_mask",
+    "parameter_name",
+    "plan_blocks",
+    "replace_head",
+    "replace_in_channels",
+    "replaced",
+    "skeleton",
+    "with_parameters",
+]

@@ -8,7 +8,7 @@ import optax
 from jaxtyping import PyTree
 
 from nfnet_eqx._errors import InputError
-from nfnet_eqx.models._names import parameter_name
+from nfnet_eqx.models import parameter_name
 
 _LAYER = re.compile(r"(?P<whole>stem|final_conv|head)\.|stages\.(?P<stage>\d+)\.(?P<block>\d+)\.")
 

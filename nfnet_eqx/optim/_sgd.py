@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 import optax
 
-from nfnet_eqx.models._surgery import parameter_mask
+from nfnet_eqx.models import parameter_mask
 from nfnet_eqx.optim._agc import agc
 from nfnet_eqx.optim._layer_decay import scale_by_layer
 

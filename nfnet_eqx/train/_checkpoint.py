@@ -13,7 +13,7 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from nfnet_eqx._errors import InputError
 from nfnet_eqx.train._mesh import shardings
-from nfnet_eqx.train._state import TrainState
+from nfnet_eqx.train._step import TrainState
 
 _UNWRITTEN = ("cannot be written", "mend that, and the same command goes on after the last checkpoint")
 

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from nfnet_eqx._errors import InputError
 from nfnet_eqx.data import Augment
-from nfnet_eqx.images._preprocess import Preprocess
+from nfnet_eqx.images import Preprocess
 
 Precision = Literal["float32", "bfloat16"]
 

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Float32, Int32, Int64, PyTree
 
 from nfnet_eqx._errors import InputError
 from nfnet_eqx.data import EvalBatch
-from nfnet_eqx.models._nfnet import NFNet
+from nfnet_eqx.models import NFNet
 from nfnet_eqx.train._mesh import BATCH, REPLICATED, put, put_batch
 
 Measure = Literal["top1", "top5", "loss"]

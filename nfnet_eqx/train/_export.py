@@ -12,11 +12,18 @@ import jax.numpy as jnp
 import numpy as np
 
 from nfnet_eqx._errors import InputError
-from nfnet_eqx.checkpoints._card import CARD_NAME, History, write_card
-from nfnet_eqx.checkpoints._checkpoint import CONFIG_NAME, WEIGHTS_NAME, Checkpoint, load_checkpoint, save_pretrained
-from nfnet_eqx.images._preprocess import Preprocess
-from nfnet_eqx.models._names import named_parameters
-from nfnet_eqx.models._nfnet import NFNet
+from nfnet_eqx.checkpoints import (
+    CARD_NAME,
+    CONFIG_NAME,
+    WEIGHTS_NAME,
+    Checkpoint,
+    History,
+    load_checkpoint,
+    save_pretrained,
+    write_card,
+)
+from nfnet_eqx.images import Preprocess
+from nfnet_eqx.models import NFNet, named_parameters
 
 
 def export(

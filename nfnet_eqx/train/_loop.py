@@ -14,8 +14,7 @@ from jaxtyping import PyTree
 
 from nfnet_eqx._errors import InputError
 from nfnet_eqx.data import Source, eval_stream, open_source, train_stream
-from nfnet_eqx.models._count import count
-from nfnet_eqx.models._nfnet import NFNet
+from nfnet_eqx.models import NFNet, count
 from nfnet_eqx.train._checkpoint import Checkpoints
 from nfnet_eqx.train._config import TrainConfig
 from nfnet_eqx.train._distributed import init_distributed
@@ -24,9 +23,9 @@ from nfnet_eqx.train._export import export
 from nfnet_eqx.train._mesh import REPLICATED, make_mesh, put_batch, shardings
 from nfnet_eqx.train._metrics import Log, Writer, read_metrics
 from nfnet_eqx.train._plot import plot_curves
-from nfnet_eqx.train._program import make_program
 from nfnet_eqx.train._run import CHECKPOINTS_NAME, CURVES_NAME, EXPORT_NAME, claim, on_first_process
 from nfnet_eqx.train._start import Start, count_classes, find_start
+from nfnet_eqx.train._step import make_program
 from nfnet_eqx.train._watch import Window, sigterm
 
 _log = logging.getLogger(__name__)

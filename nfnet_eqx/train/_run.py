@@ -13,7 +13,7 @@ from jax.experimental import multihost_utils
 from nfnet_eqx._errors import InputError
 from nfnet_eqx._files import read_json, replacing, write_json
 from nfnet_eqx.data import Source
-from nfnet_eqx.models._config import NFNetConfig
+from nfnet_eqx.models import NFNetConfig
 from nfnet_eqx.train._config import TrainConfig
 
 RUN_NAME = "run.json"

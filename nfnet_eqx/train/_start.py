@@ -9,14 +9,10 @@ import jax.random as jr
 
 from nfnet_eqx._errors import InputError
 from nfnet_eqx.data import Source
-from nfnet_eqx.images._preprocess import Preprocess
-from nfnet_eqx.models._config import NFNetConfig
-from nfnet_eqx.models._names import named_parameters, skeleton, with_parameters
-from nfnet_eqx.models._nfnet import NFNet
-from nfnet_eqx.models._surgery import replace_head
-from nfnet_eqx.models._variants import VARIANTS
+from nfnet_eqx.images import Preprocess
+from nfnet_eqx.models import VARIANTS, NFNet, NFNetConfig, named_parameters, replace_head, skeleton, with_parameters
 from nfnet_eqx.train._config import TrainConfig
-from nfnet_eqx.zoo.hub import from_pretrained
+from nfnet_eqx.zoo import from_pretrained
 
 
 class Start(NamedTuple):

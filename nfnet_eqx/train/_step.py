@@ -1,4 +1,4 @@
-"""One training step: gather, differentiate, reduce; then the optimizer on the global arrays.
+"""What a run carries from step to step, and one step: gather, differentiate, reduce; then the optimizer.
 
 Loss and gradient run inside `jax.shard_map`, each device on its own pictures: left to XLA's partitioner, a grouped
 convolution would gather the whole batch on every device. Clipping, momentum and averages stand outside, where an array
@@ -11,7 +11,7 @@ step computes does not depend on how the batch is divided over devices and hosts
 import functools
 import operator
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -21,19 +21,134 @@ import optax
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, Key, PRNGKeyArray, PyTree, UInt8
 
+from nfnet_eqx._errors import InputError
 from nfnet_eqx.data import mix
-from nfnet_eqx.images._preprocess import Preprocess
-from nfnet_eqx.models._conv import FeatureMap
-from nfnet_eqx.models._nfnet import Block, NFNet, replaced
-from nfnet_eqx.optim import sam_ascent, update_ema
-from nfnet_eqx.train._config import TrainConfig
-from nfnet_eqx.train._mesh import AXIS, BATCH, REPLICATED, gather, reduce_mean, shardings
-from nfnet_eqx.train._state import TrainState
+from nfnet_eqx.images import Preprocess
+from nfnet_eqx.models import (
+    Block,
+    FeatureMap,
+    NFNet,
+    NFNetConfig,
+    is_parameter,
+    named_parameters,
+    parameter_mask,
+    replaced,
+    skeleton,
+)
+from nfnet_eqx.optim import nfnet_sgd, sam_ascent, update_ema, warmup_cosine
+from nfnet_eqx.train._config import OptimizerConfig, TrainConfig
+from nfnet_eqx.train._mesh import AXIS, BATCH, REPLICATED, gather, partition_specs, put, reduce_mean, shardings
 
 Images = UInt8[Array, "b s s 3"]
 Labels = Int[Array, " b"]
 Metrics = dict[str, Float[Array, ""]]
 Step = jax.stages.Wrapped  # (state, images, labels) -> (state, metrics)
+
+
+class TrainState(eqx.Module):
+    """Everything that a step changes: nothing else has to be saved for an exact resume.
+
+    Attributes:
+        step: steps taken.
+        params: the network's arrays, those that stay frozen too.
+        ema: their average; `None` where none is kept.
+        opt_state: of the arrays that are trained.
+    """
+
+    step: Int[Array, ""]
+    params: PyTree
+    ema: PyTree
+    opt_state: PyTree
+
+
+class Program(NamedTuple):
+    """What a run computes.
+
+    Attributes:
+        static: the network without its arrays; `equinox.combine` puts a state's into it.
+        schedule: the learning rate by step.
+        abstract: the shapes of the state.
+        specs: how it is laid out over the mesh.
+        start: the state before the first step, from a network with its parameters.
+        step: one step; compiled when it is first called.
+    """
+
+    static: NFNet
+    schedule: optax.Schedule
+    abstract: TrainState
+    specs: TrainState
+    start: Callable[[NFNet], TrainState]
+    step: Step
+
+
+def make_program(
+    config: TrainConfig, network: NFNetConfig, preprocess: Preprocess, mesh: Mesh, *, total_steps: int
+) -> Program:
+    """Everything of a run that does not depend on its data; nothing is allocated.
+
+    Raises:
+        InputError: `config.optimizer.frozen` names no parameter, or all.
+    """
+    optimizer, schedule = make_optimizer(config.optimizer, batch_size=config.batch_size, total_steps=total_steps)
+    params, static = eqx.partition(skeleton(network), is_parameter)
+    mask = trained_mask(params, config.optimizer.frozen)
+    average = config.optimizer.ema_decay is not None
+    first = functools.partial(first_state, optimizer=optimizer, mask=mask, average=average)
+    abstract = jax.eval_shape(first, params)
+    specs = partition_specs(abstract, mesh, fsdp=config.fsdp)
+
+    def start(model: NFNet) -> TrainState:
+        arrays = put(eqx.filter(model, eqx.is_inexact_array), specs.params, mesh)
+        return jax.jit(first, out_shardings=shardings(specs, mesh))(arrays)
+
+    step = make_step(static, optimizer, mask, config, preprocess, mesh, specs)
+    return Program(static, schedule, abstract, specs, start, step)
+
+
+def make_optimizer(
+    config: OptimizerConfig, *, batch_size: int, total_steps: int
+) -> tuple[optax.GradientTransformation, optax.Schedule]:
+    """The optimizer of a run, and its learning rate by step."""
+    schedule = warmup_cosine(
+        config.learning_rate * batch_size / 256, min(round(config.warmup * total_steps), total_steps - 1), total_steps
+    )
+    optimizer = nfnet_sgd(
+        schedule,
+        momentum=config.momentum,
+        weight_decay=config.weight_decay,
+        clipping=config.clipping,
+        eps=config.clipping_eps,
+        layer_decay=config.layer_decay,
+    )
+    return optimizer, schedule
+
+
+def trained_mask(params: PyTree, frozen: tuple[str, ...]) -> PyTree[bool]:
+    """True for every parameter that is trained: all but those whose name starts with an entry of `frozen`.
+
+    Raises:
+        InputError: an entry names no parameter, or all are frozen.
+    """
+    names = list(named_parameters(params))
+    strange = [entry for entry in frozen if not any(_below(name, entry) for name in names)]
+    if strange:
+        raise InputError(f"optimizer.frozen: no parameter's name starts with {', '.join(map(repr, strange))}")
+    if all(any(_below(name, entry) for entry in frozen) for name in names):
+        raise InputError(f"optimizer.frozen (={frozen}) leaves nothing to train")
+    return parameter_mask(params, lambda name: not any(_below(name, entry) for entry in frozen))
+
+
+def first_state(
+    params: PyTree, optimizer: optax.GradientTransformation, mask: PyTree[bool], *, average: bool
+) -> TrainState:
+    """The state before the first step."""
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        # A copy: the same buffers in both trees cannot be donated.
+        ema=jax.tree.map(jnp.copy, params) if average else None,
+        opt_state=optimizer.init(eqx.filter(params, mask)),
+    )
 
 
 def make_step(
@@ -176,3 +291,8 @@ class _Remat(eqx.Module):
 
     def __call__(self, x: FeatureMap, *, key: PRNGKeyArray | None = None, inference: bool | None = None) -> FeatureMap:
         return eqx.filter_checkpoint(self.block)(x, key=key, inference=inference)
+
+
+def _below(name: str, entry: str) -> bool:
+    """Whether `entry` is the name or the start of its path: `stages.1` covers `stages.1.0`, not `stages.10`."""
+    return name == entry or name.startswith(entry.removesuffix(".") + ".")

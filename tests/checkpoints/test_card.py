@@ -20,7 +20,7 @@ from nfnet_eqx.checkpoints import _card as module
 from nfnet_eqx.checkpoints import _markdown
 from nfnet_eqx.checkpoints._card import Conversion, History, card_on_hub, write_card
 from nfnet_eqx.checkpoints._checkpoint import Origin
-from nfnet_eqx.zoo.hub import from_pretrained
+from nfnet_eqx.zoo._hub import from_pretrained
 
 TINY = NFNetConfig(
     depths=(1,),

@@ -19,7 +19,7 @@ from nfnet_eqx.checkpoints._timm import TIMM_ARCHITECTURES, config_from_timm
 from nfnet_eqx.images._preprocess import Preprocess
 from nfnet_eqx.images.labels import imagenet1k
 from nfnet_eqx.models._names import skeleton
-from nfnet_eqx.zoo.hub import bundled, from_pretrained
+from nfnet_eqx.zoo._hub import bundled, from_pretrained
 
 TIMM = Path(__file__).parents[1] / "data" / "timm"
 TINY = NFNetConfig(

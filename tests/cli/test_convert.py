@@ -21,17 +21,17 @@ from nfnet_eqx.checkpoints._checkpoint import Checkpoint, save_pretrained
 from nfnet_eqx.checkpoints._tensors import load_tensors, read_safetensors
 from nfnet_eqx.cli import convert as command
 from nfnet_eqx.cli import main
-from nfnet_eqx.convert._haiku_names import entries
-from nfnet_eqx.convert.deepmind import (
+from nfnet_eqx.convert._deepmind import (
     convert_numerics,
     deepmind_to_native,
     native_to_deepmind,
     read_deepmind,
     write_deepmind,
 )
-from nfnet_eqx.convert.verify import noise, run
+from nfnet_eqx.convert._haiku_names import entries
+from nfnet_eqx.convert._verify import noise, run
 from nfnet_eqx.images._preprocess import Preprocess
-from nfnet_eqx.zoo.hub import from_pretrained
+from nfnet_eqx.zoo._hub import from_pretrained
 from tests.hub_server import Hub
 from tests.zoo.repos import TIMM, published
 

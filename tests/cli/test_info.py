@@ -10,7 +10,7 @@ import pytest
 from nfnet_eqx import get_config
 from nfnet_eqx.checkpoints._checkpoint import load_checkpoint, save_pretrained
 from nfnet_eqx.cli import main
-from nfnet_eqx.convert.deepmind import read_deepmind
+from nfnet_eqx.convert._deepmind import read_deepmind
 from nfnet_eqx.images._preprocess import Preprocess
 
 DATA = Path(__file__).resolve().parents[1] / "data"

@@ -7,7 +7,7 @@ import pytest
 
 from nfnet_eqx.cli import main
 from nfnet_eqx.models._variants import VARIANTS
-from nfnet_eqx.zoo.catalog import Published, catalog
+from nfnet_eqx.zoo._catalog import Published, catalog
 
 
 def test_the_json_list_holds_the_whole_family(capsys: pytest.CaptureFixture[str]):

@@ -17,7 +17,7 @@ from nfnet_eqx.checkpoints._checkpoint import Origin
 from nfnet_eqx.cli import _published, main
 from nfnet_eqx.images.labels import imagenet1k
 from nfnet_eqx.train._evaluate import Evaluation
-from nfnet_eqx.zoo.catalog import find
+from nfnet_eqx.zoo._catalog import find
 from tests.zoo.repos import PUBLISHED_CONFIG, published
 
 IMAGES = Path(__file__).resolve().parents[2] / "examples" / "images"

@@ -14,7 +14,7 @@ import pytest
 from nfnet_eqx import Checkpoint, NFNet, NFNetConfig, Preprocess, named_parameters, replace_head, save_pretrained
 from nfnet_eqx.checkpoints._tensors import load_tensors
 from nfnet_eqx.cli._main import main
-from nfnet_eqx.convert.deepmind import convert_numerics
+from nfnet_eqx.convert._deepmind import convert_numerics
 from nfnet_eqx.models._names import with_parameters
 
 DEEPMIND = Path(__file__).resolve().parents[1] / "data" / "deepmind" / "T0_dill0.3.3_p3.npz"

@@ -13,7 +13,7 @@ import pytest
 
 from nfnet_eqx._errors import InputError
 from nfnet_eqx.convert import _haiku_names
-from nfnet_eqx.convert.deepmind import (
+from nfnet_eqx.convert._deepmind import (
     convert_numerics,
     deepmind_to_native,
     native_to_deepmind,

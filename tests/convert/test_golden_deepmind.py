@@ -14,7 +14,7 @@ import pytest
 from jaxtyping import Array, Float
 
 from nfnet_eqx.checkpoints._tensors import load_tensors
-from nfnet_eqx.convert.deepmind import convert_numerics, deepmind_to_native, read_deepmind
+from nfnet_eqx.convert._deepmind import convert_numerics, deepmind_to_native, read_deepmind
 from nfnet_eqx.models._nfnet import NFNet
 
 DATA = Path(__file__).parents[1] / "data" / "deepmind"

@@ -12,10 +12,10 @@ import pytest
 
 from nfnet_eqx import from_pretrained, named_parameters
 from nfnet_eqx._errors import InputError
-from nfnet_eqx.convert import _load as module
+from nfnet_eqx.convert._deepmind import deepmind_to_native, read_deepmind
 from nfnet_eqx.convert._load import is_foreign, load_deepmind
-from nfnet_eqx.convert.deepmind import deepmind_to_native, read_deepmind
-from nfnet_eqx.zoo.catalog import catalog, find
+from nfnet_eqx.zoo import _hub
+from nfnet_eqx.zoo._catalog import catalog, find
 
 # DeepMind's code at a reduced size, which has no name of its own.
 T0 = Path(__file__).resolve().parents[1] / "data" / "deepmind" / "T0_dill0.3.3_p3.npz"
@@ -54,8 +54,8 @@ def test_a_published_file_is_known_by_its_md5(monkeypatch: pytest.MonkeyPatch):
     md5 = hashlib.md5(T0.read_bytes(), usedforsecurity=False).hexdigest()
     for license, about in ((None, {"tag": "deepmind"}), ("cc0-1.0", {"tag": "deepmind", "license": "cc0-1.0"})):
         published = (*catalog(), dataclasses.replace(f0, md5=md5, license=license))
-        monkeypatch.setattr(module, "catalog", lambda published=published: published)
-        assert load_deepmind(T0).about == about
+        monkeypatch.setattr(_hub, "catalog", lambda published=published: published)
+        assert from_pretrained(T0).about == about
 
 
 def test_another_architecture_is_refused_with_all_that_does_not_fit():

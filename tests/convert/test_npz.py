@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from nfnet_eqx._errors import InputError
-from nfnet_eqx.convert.deepmind import read_deepmind, write_deepmind
+from nfnet_eqx.convert._deepmind import read_deepmind, write_deepmind
 
 TREE = {
     "NFNet/~/stem_conv0": {"w": np.arange(54, dtype=np.float32).reshape(3, 3, 3, 2), "bias": np.ones(2, np.float32)},

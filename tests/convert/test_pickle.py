@@ -18,7 +18,7 @@ import pytest
 
 from nfnet_eqx._errors import InputError
 from nfnet_eqx.convert import _opcodes
-from nfnet_eqx.convert.deepmind import read_deepmind
+from nfnet_eqx.convert._deepmind import read_deepmind
 
 DATA = Path(__file__).parents[1] / "data" / "deepmind"
 FORMS = sorted((DATA / "forms").glob("*.npz"))

@@ -6,7 +6,7 @@ import pytest
 
 from nfnet_eqx import NFNet, NFNetConfig
 from nfnet_eqx._errors import InputError
-from nfnet_eqx.convert.verify import Difference, compare, noise, run
+from nfnet_eqx.convert._verify import Difference, compare, noise, run
 
 CONFIG = NFNetConfig(
     depths=(1,), widths=(16,), stem_widths=(8,), stem_strides=(2,), stage_strides=(1,), group_size=4, num_classes=5

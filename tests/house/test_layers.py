@@ -1,4 +1,4 @@
-"""Imports go one way, from the core up to the command, and `import nfnet_eqx` stays light."""
+"""The house: six floors, imports run down, each package has one face, and `import nfnet_eqx` stays light."""
 
 import ast
 import subprocess
@@ -10,23 +10,29 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 
-# layer: the layers it may import, beside itself; and the packages from elsewhere.
-LAYERS = {
-    "core": set(),
-    "optim": {"core"},
-    "convert": {"core"},
-    "data": {"core"},
-    "zoo": {"core", "convert"},
-    "train": {"core", "optim", "data", "convert", "zoo"},
-    "cli": {"core", "optim", "data", "convert", "zoo", "train"},
-}
+# From the ground up. A room imports from the floors below its own; on one floor, only what NEIGHBOURS names.
+FLOORS = [
+    {"ground"},
+    {"models", "images"},
+    {"checkpoints", "optim", "data"},
+    {"convert", "zoo"},
+    {"train"},
+    {"cli"},
+]
+NEIGHBOURS = {("zoo", "convert")}  # a file of DeepMind's opens as any checkpoint does
+FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
+
+# What each room needs from elsewhere.
 NUMERICS = {"equinox", "jax", "jaxtyping", "numpy"}
 PACKAGES = {
-    "core": NUMERICS,
+    "ground": NUMERICS,
+    "models": NUMERICS,
+    "images": {"PIL", "jaxtyping", "numpy"},
+    "checkpoints": NUMERICS | {"huggingface_hub"},  # writes the front matter of a card
     "optim": NUMERICS | {"optax"},
-    "convert": NUMERICS | {"timm", "torch", "torchvision"},  # these three: verify, where installed
-    "zoo": NUMERICS | {"huggingface_hub", "PIL", "tqdm"},
     "data": NUMERICS | {"PIL", "absl", "array_record", "cv2", "datasets", "grain", "simplejpeg", "sklearn"},
+    "convert": NUMERICS | {"timm", "torch", "torchvision"},  # these three: verify, where installed
+    "zoo": NUMERICS | {"huggingface_hub", "tqdm"},
     "train": NUMERICS | {"PIL", "matplotlib", "optax", "orbax", "tensorboardX", "tqdm"},
     "cli": NUMERICS | {"PIL", "tqdm", "tyro"},
 }
@@ -57,15 +63,17 @@ def modules() -> Iterator[tuple[str, Path]]:
 
 
 MODULES = dict(modules())
+# Seen from outside, a package is this one module.
+FACES = {name for name, path in MODULES.items() if path.name == "__init__.py"}
 
 
-def layer(module: str) -> str:
-    """`nfnet_eqx.zoo.hub` -> `zoo`; `nfnet_eqx` and its private modules are the core, `python -m nfnet_eqx` is not."""
+def room(module: str) -> str:
+    """`nfnet_eqx.zoo._hub` -> `zoo`; what lies directly under `nfnet_eqx` is the ground, but for `__main__`."""
     parts = module.split(".")
     second = parts[1] if len(parts) > 1 else ""
     if second == "__main__":
         return "cli"
-    return "core" if second == "" or second.startswith("_") else second
+    return second if f"nfnet_eqx.{second}" in FACES else "ground"
 
 
 def imports(path: Path) -> Iterator[tuple[int, str]]:
@@ -78,33 +86,61 @@ def imports(path: Path) -> Iterator[tuple[int, str]]:
             assert node.level == 0, f"{path}:{node.lineno}: a relative import; write it from nfnet_eqx on"
             module = node.module or ""
             for alias in node.names:
-                # `from nfnet_eqx import zoo` imports a layer, `from nfnet_eqx import fold` a name of the core.
+                # `from nfnet_eqx import zoo` imports a room, `from nfnet_eqx.models import fold` a name of a face.
                 submodule = f"{module}.{alias.name}"
                 yield node.lineno, submodule if submodule in MODULES else module
 
 
-def test_every_package_has_a_layer():
-    assert {layer(name) for name in MODULES} == set(LAYERS)
+def may_import(upper: str, lower: str) -> bool:
+    """Whether a module of the room `upper` may import one of `lower`."""
+    return upper == lower or FLOOR[lower] < FLOOR[upper] or (upper, lower) in NEIGHBOURS
 
 
-@pytest.mark.parametrize("name", MODULES)
-def test_a_module_imports_only_from_the_layers_below_it(name: str):
+def test_every_room_has_a_floor():
+    assert {room(name) for name in MODULES} == set(FLOOR) == set(PACKAGES)
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if name != "nfnet_eqx"])
+def test_a_module_imports_only_from_the_floors_below_it(name: str):
     faults = []
     for line, imported in imports(MODULES[name]):
         where = f"{MODULES[name].relative_to(ROOT)}:{line} imports {imported}"
         top = imported.split(".")[0]
-        if top == "nfnet_eqx":
-            # nfnet_eqx/__init__.py resolves the public names of the zoo on their first use; the test below holds that.
-            allowed = {"zoo"} if name == "nfnet_eqx" else LAYERS[layer(name)]
-            if layer(imported) not in {layer(name), *allowed}:
-                faults.append(f"{where}: {layer(name)} may use {sorted(allowed)}")
-        elif top not in sys.stdlib_module_names and top not in PACKAGES[layer(name)]:
-            faults.append(f"{where}: {layer(name)} may use {sorted(PACKAGES[layer(name)])}")
+        if imported == "nfnet_eqx":
+            faults.append(f"{where}: the public face is for users; import from the room itself")
+        elif top == "nfnet_eqx" and not may_import(room(name), room(imported)):
+            faults.append(f"{where}: {room(name)} stands on {FLOORS[: FLOOR[room(name)]]}")
+        elif top != "nfnet_eqx" and top not in sys.stdlib_module_names and top not in PACKAGES[room(name)]:
+            faults.append(f"{where}: {room(name)} may use {sorted(PACKAGES[room(name)])}")
     assert not faults, "\n".join(faults)
 
 
-def test_importing_the_library_loads_neither_the_hub_nor_pictures_nor_the_command_line():
+EXAMPLES = {f"examples.{path.stem}": path for path in sorted((ROOT / "examples").rglob("*.py"))}
+
+
+@pytest.mark.parametrize("name", [*MODULES, *EXAMPLES])
+def test_a_module_imports_from_the_faces_of_other_packages(name: str):
+    path = (MODULES | EXAMPLES)[name]
+    faults = [
+        f"{path.relative_to(ROOT)}:{line} imports {imported}, behind the face of {room(imported)}"
+        for line, imported in imports(path)
+        if imported.startswith("nfnet_eqx.") and imported not in FACES
+        if room(imported) not in ({"ground"} if name in EXAMPLES else {"ground", room(name)})
+    ]
+    assert not faults, "\n".join(faults)
+
+
+def test_importing_the_library_loads_neither_the_hub_nor_images_nor_the_command_line():
     code = f"import sys, nfnet_eqx; print(*(set({LAZY}) & set(sys.modules)))"
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     assert result.stdout.split() == []
+
+
+def test_the_public_face_offers_its_names_and_nothing_else():
+    code = "import nfnet_eqx as n; a, b = set(dir(n)), set(n.__all__); print(*a - b - {'models'}); print(*b - a)"
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    extra, missing = result.stdout.splitlines()
+    assert [name for name in extra.split() if not name.startswith("__")] == []
+    assert missing == ""

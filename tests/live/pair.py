@@ -10,7 +10,7 @@ from nfnet_eqx import NFNet
 from nfnet_eqx._errors import InputError
 from nfnet_eqx.checkpoints._tensors import load_tensors
 from nfnet_eqx.checkpoints._timm import config_from_timm
-from nfnet_eqx.convert.verify import import_timm, run
+from nfnet_eqx.convert._verify import import_timm, run
 from tests.live.measured import note
 
 try:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from nfnet_eqx.zoo.catalog import Published, catalog
+from nfnet_eqx.zoo._catalog import Published, catalog
 from tests.live.pair import timm
 
 TIMM = [published for published in catalog() if published.hub_id]

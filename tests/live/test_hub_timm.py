@@ -25,7 +25,7 @@ ARCHITECTURES = ["dm_nfnet_f0", "eca_nfnet_l0", "nf_regnet_b0", "nf_resnet26", "
 THEIRS = """
 import json, sys
 import numpy as np
-from nfnet_eqx.convert.verify import import_timm
+from nfnet_eqx.convert._verify import import_timm
 timm, torch = import_timm()
 from tests.live.pair import picture, randomize
 what, name, architecture, settings, out = sys.argv[1:]

@@ -13,8 +13,7 @@ from nfnet_eqx._errors import InputError
 from nfnet_eqx.models._nfnet import NFNet
 from nfnet_eqx.train import TrainConfig
 from nfnet_eqx.train._checkpoint import Checkpoints
-from nfnet_eqx.train._program import Program, make_program
-from nfnet_eqx.train._state import TrainState
+from nfnet_eqx.train._step import Program, TrainState, make_program
 from tests.train.tiny import PREPROCESS, TINY
 
 

@@ -10,7 +10,7 @@ import yaml
 import nfnet_eqx as nfx
 from nfnet_eqx.train import train
 from nfnet_eqx.train.recipes import finetune
-from nfnet_eqx.zoo.hub import pull
+from nfnet_eqx.zoo._hub import pull
 from tests.hub_server import Hub
 from tests.zoo.repos import TIMM, published
 

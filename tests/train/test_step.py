@@ -20,9 +20,7 @@ from nfnet_eqx.models._nfnet import NFNet
 from nfnet_eqx.optim import nfnet_sgd
 from nfnet_eqx.train import TrainConfig
 from nfnet_eqx.train._mesh import put_batch
-from nfnet_eqx.train._program import make_program
-from nfnet_eqx.train._state import TrainState
-from nfnet_eqx.train._step import Step
+from nfnet_eqx.train._step import Step, TrainState, make_program
 from tests.train.tiny import PREPROCESS, TINY
 
 

@@ -11,9 +11,9 @@ import yaml
 import nfnet_eqx
 from nfnet_eqx import InputError, Preprocess, count, from_pretrained, get_config, list_models
 from nfnet_eqx.models._variants import get_variant
-from nfnet_eqx.zoo import catalog as module
-from nfnet_eqx.zoo.catalog import Published, catalog, find
-from nfnet_eqx.zoo.hub import bundled
+from nfnet_eqx.zoo import _catalog as module
+from nfnet_eqx.zoo._catalog import Published, catalog, find
+from nfnet_eqx.zoo._hub import bundled
 
 ROOT = Path(__file__).resolve().parents[2]
 PHOTO = ROOT / "examples" / "images"

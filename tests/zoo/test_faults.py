@@ -11,7 +11,7 @@ import pytest
 
 from nfnet_eqx import InputError, from_pretrained, named_parameters, save_pretrained
 from nfnet_eqx.zoo import _client, _fetch
-from nfnet_eqx.zoo.hub import pull
+from nfnet_eqx.zoo._hub import pull
 from tests.hub_server import Hub
 from tests.zoo.repos import TIMM, files_of, published, sharded, tiny
 

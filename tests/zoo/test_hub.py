@@ -17,7 +17,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from nfnet_eqx import from_pretrained, named_parameters, save_pretrained
 from nfnet_eqx._errors import InputError
 from nfnet_eqx.checkpoints._checkpoint import Checkpoint
-from nfnet_eqx.zoo.hub import pull
+from nfnet_eqx.zoo._hub import pull
 from tests.hub_server import Hub
 from tests.zoo.repos import TIMM, files_of, published, sharded, tiny
 

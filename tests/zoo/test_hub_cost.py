@@ -14,7 +14,7 @@ from nfnet_eqx import get_config
 from nfnet_eqx.checkpoints._checkpoint import Checkpoint, save_pretrained
 from nfnet_eqx.checkpoints._tensors import load_tensors
 from nfnet_eqx.images._preprocess import Preprocess
-from nfnet_eqx.zoo.hub import pull
+from nfnet_eqx.zoo._hub import pull
 from tests.hub_server import Hub
 from tests.zoo.repos import random_tensors
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from nfnet_eqx import InputError, from_pretrained, save_pretrained
-from nfnet_eqx.zoo.hub import pull
+from nfnet_eqx.zoo._hub import pull
 from tests.hub_server import Hub
 from tests.zoo.repos import files_of, tiny
 

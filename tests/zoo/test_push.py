@@ -248,7 +248,7 @@ def test_what_is_no_hub_is_told_as_such(hub: Hub) -> None:
 
 
 def test_a_push_in_between_is_not_overwritten(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
-    from nfnet_eqx.zoo import push as module
+    from nfnet_eqx.zoo import _push as module
 
     push(hub, tiny())
 

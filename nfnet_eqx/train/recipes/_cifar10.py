@@ -10,7 +10,7 @@ References:
 from pathlib import Path
 
 from nfnet_eqx.data import Augment
-from nfnet_eqx.images._preprocess import Preprocess
+from nfnet_eqx.images import Preprocess
 from nfnet_eqx.train._config import OptimizerConfig, TrainConfig
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from nfnet_eqx.data import Augment
-from nfnet_eqx.models._variants import get_variant
+from nfnet_eqx.models import get_variant
 from nfnet_eqx.train._config import OptimizerConfig, TrainConfig
 
 

@@ -6,7 +6,7 @@ nfnet-eqx train --recipe smoke --out runs/smoke
 from pathlib import Path
 
 from nfnet_eqx.data import Augment
-from nfnet_eqx.images._preprocess import Preprocess
+from nfnet_eqx.images import Preprocess
 from nfnet_eqx.train._config import OptimizerConfig, TrainConfig
 
 

@@ -14,14 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from nfnet_eqx._errors import InputError
-from nfnet_eqx._faults import by_kind
+from nfnet_eqx._errors import InputError, by_kind
 from nfnet_eqx.convert import _haiku_names as names
 from nfnet_eqx.convert._npz import read_npz, write_npz
 from nfnet_eqx.convert._numerics import convert_numerics
 from nfnet_eqx.convert._pickle import read_pickle
-from nfnet_eqx.models._config import NFNetConfig
-from nfnet_eqx.models._variants import get_config
+from nfnet_eqx.models import NFNetConfig, get_config
 
 __all__ = ["convert_numerics", "deepmind_to_native", "native_to_deepmind", "read_deepmind", "write_deepmind"]
 

@@ -10,13 +10,16 @@ from typing import Any
 
 from nfnet_eqx._errors import InputError
 from nfnet_eqx._files import read_json
-from nfnet_eqx.checkpoints._card import CARD_NAME, History, card_on_hub, write_card
-from nfnet_eqx.checkpoints._checkpoint import (
+from nfnet_eqx.checkpoints import (
+    CARD_NAME,
     CONFIG_NAME,
     Checkpoint,
+    History,
+    card_on_hub,
     checkpoint_files,
     load_checkpoint,
     save_pretrained,
+    write_card,
 )
 from nfnet_eqx.zoo._client import ask, explained, make_api, patiently
 from nfnet_eqx.zoo._fetch import forget

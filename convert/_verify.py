@@ -13,10 +13,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from nfnet_eqx._errors import InputError
-from nfnet_eqx.checkpoints._timm import config_to_timm
-from nfnet_eqx.models._names import named_parameters
-from nfnet_eqx.models._nfnet import NFNet
-from nfnet_eqx.models._plan import net_stride
+from nfnet_eqx.checkpoints import config_to_timm
+from nfnet_eqx.models import NFNet, named_parameters, net_stride
 
 Picture = Float[np.ndarray, "channels height width"]
 

@@ -9,21 +9,21 @@ from typing import Any, NamedTuple
 from jax.typing import DTypeLike
 
 from nfnet_eqx._errors import InputError
-from nfnet_eqx.checkpoints._checkpoint import (
+from nfnet_eqx.checkpoints import (
     CONFIG_NAME,
     Checkpoint,
     Origin,
+    Placement,
     adapt,
     checkpoint_files,
     load_checkpoint,
     sha256,
 )
-from nfnet_eqx.checkpoints._tensors import Placement
-from nfnet_eqx.convert._load import is_foreign, load_deepmind
-from nfnet_eqx.models._variants import VARIANTS
+from nfnet_eqx.convert import is_foreign, load_deepmind
+from nfnet_eqx.models import VARIANTS
 from nfnet_eqx.zoo import _fetch
+from nfnet_eqx.zoo._catalog import catalog
 from nfnet_eqx.zoo._lock import check_lock, check_locked, read_lock, write_lock
-from nfnet_eqx.zoo.catalog import catalog
 
 _REPO_ID = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 
@@ -82,7 +82,9 @@ def from_pretrained(
         if lock is not None:
             raise InputError(f"{name}: is on this machine, and lock={str(lock)!r} is for repositories of the Hub")
         if is_foreign(local):
-            return adapt(load_deepmind(local, dtype=dtype, device=device), num_classes, in_channels)
+            return adapt(
+                load_deepmind(local, dtype=dtype, device=device, known=published_files()), num_classes, in_channels
+            )
         return load_checkpoint(local, name=name, dtype=dtype, device=device, **changes)
 
     repo_id, revision = _parse_hub_id(name, revision)
@@ -105,6 +107,16 @@ def from_pretrained(
     if lock is not None and locked is not None:
         check_locked(lock, where, locked, ckpt.source)
     return ckpt
+
+
+def published_files() -> dict[str, dict[str, str]]:
+    """What is known of the files that DeepMind published, under timm's keys, by their md5."""
+    known = {}
+    for published in catalog():
+        if published.md5:
+            about = {"tag": published.name.partition(".")[2], "license": published.license}
+            known[published.md5] = {key: value for key, value in about.items() if value is not None}
+    return known
 
 
 class Pulled(NamedTuple):

@@ -7,8 +7,8 @@ from importlib import resources
 from typing import Any
 
 from nfnet_eqx._errors import InputError
-from nfnet_eqx.images._preprocess import CropMode, Interpolation, Preprocess, Resize
-from nfnet_eqx.models._config import Numerics
+from nfnet_eqx.images import CropMode, Interpolation, Preprocess, Resize
+from nfnet_eqx.models import Numerics
 
 # DeepMind resizes to this many pixels more than it crops; for timm, which knows shares only, it comes to this share.
 _DEEPMIND_MARGIN = 32
