@@ -13,6 +13,7 @@ from nfnet_eqx.checkpoints._checkpoint import (
     save_pretrained,
     sha256,
 )
+from nfnet_eqx.checkpoints._classes import ClassOrder, match_classes
 from nfnet_eqx.checkpoints._classify import Prediction, classify
 from nfnet_eqx.checkpoints._tensors import INDEX_SUFFIX, Placement, load_tensors, read_index
 from nfnet_eqx.checkpoints._timm import config_to_timm
@@ -24,6 +25,7 @@ __all__ = [
     "INDEX_SUFFIX",
     "WEIGHTS_NAME",
     "Checkpoint",
+    "ClassOrder",
     "Conversion",
     "History",
     "Origin",
@@ -36,6 +38,7 @@ __all__ = [
     "config_to_timm",
     "load_checkpoint",
     "load_tensors",
+    "match_classes",
     "read_index",
     "save_pretrained",
     "sha256",
