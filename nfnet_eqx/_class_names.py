@@ -1,5 +1,6 @@
 """What a class may be called, and when two names are one: the same rule for data sets and for checkpoints."""
 
+import contextlib
 import difflib
 import re
 import unicodedata
@@ -15,9 +16,9 @@ _LONG = 100
 def check_class_names(names: Sequence[Any], source: str, remedy: str = "give it another name") -> tuple[str, ...]:
     """The names in Unicode's composed form (NFC), the only one in which equal names are equal strings.
 
-    macOS writes "Löwe" with a separate accent, Linux and Windows without: one class may come with both. A name goes into
-    `config.json`, into the card and to terminals, so it must be plain text. It may stand for several classes: ImageNet
-    has two cranes.
+    macOS writes "Löwe" with a separate accent, Linux and Windows without: one class may come with both. A name goes
+    into `config.json`, into the card and to terminals, so it must be plain text. It may stand for several classes:
+    ImageNet has two cranes.
 
     Args:
         names: by class.
@@ -28,7 +29,7 @@ def check_class_names(names: Sequence[Any], source: str, remedy: str = "give it 
         InputError: naming every name that is no text, is not UTF-8 or holds control characters, and every two names
             that differ only in their Unicode form.
     """
-    faults = [f"class {i}: {fault}" for i, name in enumerate(names) if (fault := _fault(name))]
+    faults = [fault for i, name in enumerate(names) if (fault := _fault(i, name))]
     if faults:
         raise InputError(f"{source}: {first(faults)}; {remedy}")
     composed = tuple(map(nfc, names))
@@ -62,17 +63,15 @@ def told_apart(name: str, others: Iterable[str]) -> str:
     return f"{spelled(name)}, which is not {spelled(looks[near[0]])}," if near else spelled(name)
 
 
-def _fault(name: Any) -> str:
-    if not isinstance(name, str):
-        return f"{name!r} is no text"
-    kinds = {unicodedata.category(character) for character in name}
-    if "Cs" in kinds:
-        try:
-            guess = name.encode("utf-8", "surrogateescape").decode("latin-1")
-        except UnicodeEncodeError:
-            return f"{name!r} holds half of a character"
-        return f"{name!r} is not UTF-8 (as Latin-1 it would be {guess!r})"
-    return f"{name!r} holds a control character and must be plain text" if "Cc" in kinds else ""
+def _fault(index: int, name: Any) -> str:
+    kinds = {unicodedata.category(character) for character in name} if isinstance(name, str) else {"no text"}
+    if not kinds & {"no text", "Cc", "Cs"}:
+        return ""
+    hint = ""
+    if "Cs" in kinds:  # how Python shows the bytes of a file name that are no UTF-8
+        with contextlib.suppress(UnicodeEncodeError):
+            hint = f" (not UTF-8; as Latin-1 it is {name.encode('utf-8', 'surrogateescape').decode('latin-1')!r})"
+    return f"the name of class {index} must be plain text, got {name!r}{hint}"
 
 
 def _look(name: str) -> str:

@@ -22,9 +22,9 @@ def test_every_name_that_is_no_plain_text_is_named_with_the_remedy():
     with pytest.raises(InputError) as caught:
         check_class_names(["ok", "a\tb", LATIN_1, 7, "a\0", "\ud800"], "photos", "rename the folder")
     message = str(caught.value)
-    assert message.startswith("photos: class 1: 'a\\tb' holds a control character")
-    assert "'L\\udcf6we' is not UTF-8 (as Latin-1 it would be 'Löwe')" in message
-    assert "class 3: 7 is no text" in message and "class 5" in message
+    assert message.startswith("photos: the name of class 1 must be plain text, got 'a\\tb'")
+    assert "got 'L\\udcf6we' (not UTF-8; as Latin-1 it is 'Löwe')" in message
+    assert "class 3 must be plain text, got 7" in message and "class 5 must" in message
     assert message.endswith("; rename the folder")
 
 

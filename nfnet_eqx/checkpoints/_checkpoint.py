@@ -9,7 +9,6 @@ import hashlib
 import importlib.metadata
 import logging
 import os
-import unicodedata
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,6 +18,7 @@ import equinox as eqx
 import jax
 from jax.typing import DTypeLike
 
+from nfnet_eqx._class_names import check_class_names
 from nfnet_eqx._errors import InputError
 from nfnet_eqx._files import read_json, replacing, write_json
 from nfnet_eqx.checkpoints._classify import Prediction, classify
@@ -87,6 +87,8 @@ class Checkpoint:
     about: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if self.labels is not None:
+            object.__setattr__(self, "labels", check_class_names(self.labels, "Checkpoint.labels"))
         if self.labels is not None and len(self.labels) != self.config.num_classes:
             raise InputError(
                 f"Checkpoint: {len(self.labels)} labels for {self.config.num_classes} classes; give one each, or None"
@@ -275,11 +277,7 @@ def _read_labels(names: Any, num_classes: int) -> tuple[str, ...] | None:
         names = list((by_index | names).values())
     if not isinstance(names, list | tuple) or len(names) != num_classes:
         raise InputError(f"label_names must name {num_classes} classes, in a list or by class index")
-    for index, name in enumerate(names):
-        # A label goes to the terminal: no control characters, no halves of a character.
-        if not isinstance(name, str) or any(unicodedata.category(c) in ("Cc", "Cs") for c in name):
-            raise InputError(f"label_names: the name of class {index} must be plain text, got {name!r}")
-    return tuple(names)
+    return check_class_names(names, "label_names")
 
 
 def _with_new_head(ckpt: Checkpoint, num_classes: int) -> Checkpoint:
