@@ -104,6 +104,7 @@ class Api:
     granted: set[tuple[str, str]]
     lfs_from: int | None
     tampered: dict[tuple[str, str], bytes]
+    false: dict[tuple[str, str], Mapping[str, str]]
 
     def answer(self, request: Request) -> Answer:
         path = urlsplit(request.url).path
@@ -161,6 +162,7 @@ class Api:
         headers |= {"ETag": f'"{blob.etag(file)}"', "Accept-Ranges": "bytes"}
         if blob.is_lfs(file):
             headers |= {"X-Linked-Etag": headers["ETag"], "X-Linked-Size": str(blob.size)}
+        headers |= self.false.get((repo, file), {})
         if request.method == "HEAD":
             return Answer(200, headers, blob.path)
         body = self.tampered.get((repo, file), blob.path)

@@ -53,6 +53,7 @@ class Hub(Api):
         self.granted: set[tuple[str, str]] = set()
         self.lfs_from: int | None = None
         self.tampered: dict[tuple[str, str], bytes] = {}
+        self.false: dict[tuple[str, str], Mapping[str, str]] = {}
         self._faults: list[_Fault] = []
         self._lock = threading.Lock()
         self._server = _Server(self)
@@ -155,10 +156,18 @@ class Hub(Api):
         """Serve another content than the one that is announced."""
         self.tampered[repo_id, file] = content
 
+    def lie(self, repo_id: str, file: str, *, etag: str | None = None, commit: str | None = None) -> None:
+        """Answer about a file with another ETag or commit, and with the true ones to the API."""
+        headers = {} if commit is None else {"X-Repo-Commit": commit}
+        if etag is not None:
+            headers |= {"ETag": f'"{etag}"', "X-Linked-Etag": f'"{etag}"'}
+        self.false[repo_id, file] = headers
+
     def restore(self) -> None:
         """No more faults."""
         self._faults.clear()
         self.tampered.clear()
+        self.false.clear()
 
     def _take(self, kind: str, request: Request) -> Any:
         """What befalls a request; False: nothing."""

@@ -1,23 +1,31 @@
 """Checkpoints of the Hub on this machine: its client's cache first, then the network.
 
-Only `config.json` and safetensors files are fetched: never a pickle, never code. What arrived is compared with the hash
-that the Hub announced, which the client leaves to its callers.
+Only `config.json` and safetensors files are fetched: never a pickle, never code. The client takes what arrives for what
+was meant. Here the hashes that the Hub's API announces are noted in the cache, and every load compares the files with
+them.
 """
 
 import contextlib
+import errno
 import hashlib
 import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from nfnet_eqx._errors import InputError
+from nfnet_eqx._files import read_json, replacing, write_json
 from nfnet_eqx.checkpoints import CONFIG_NAME, INDEX_NAME, WEIGHTS_NAME, read_index
-from nfnet_eqx.zoo._client import NO_HUB, ask, explained, make_api, patiently
+from nfnet_eqx.zoo._client import Client, is_hash
 
 # Names of these endings are ignored, with a note: they hold code, or may.
 _UNSAFE = (".bin", ".ckpt", ".h5", ".msgpack", ".npz", ".pickle", ".pkl", ".pt", ".pth", ".py")
+
+# What is read, if it has the right name.
+_READ = (".json", ".safetensors")
+
+# Beside the client's own folders (blobs, refs, snapshots): for each commit, what the API announced of its files.
+_NOTES = "nfnet_eqx"
 
 _log = logging.getLogger(__name__)
 
@@ -60,56 +68,75 @@ def download(
     Raises:
         InputError: the repository, revision or a file does not exist, may not be read, or cannot be fetched.
     """
-    from huggingface_hub import hf_hub_download
-
     where = repo_id if revision is None else f"{repo_id}@{revision}"
-    api = make_api(token, endpoint)
+    client = Client.make(token, endpoint)
 
-    def fetch(filename: str, revision: str | None) -> Path:
-        path = hf_hub_download(
-            repo_id,
-            filename,
-            revision=revision,
-            cache_dir=None if cache_dir is None else Path(cache_dir),
-            token=token,
-            endpoint=endpoint,
-            library_name="nfnet-eqx",
+    def fetch(filename: str, revision: str | None, commit: str) -> Path:
+        client.check_answers(repo_id, filename, revision, commit)
+        path = client.patiently(
+            lambda: client.api.hf_hub_download(
+                repo_id, filename, revision=revision, cache_dir=None if cache_dir is None else Path(cache_dir)
+            )
         )
         return Path(path)
 
     try:
         # The first question is one that the client does not repeat: a Hub out of reach is told at once.
-        info = ask(lambda: api.model_info(repo_id, revision=revision, files_metadata=True, timeout=10))
-        commit, hashes = _listing(info)
+        commit, hashes, _ = client.listing(repo_id, revision)
         ignored = _look_through(where, list(hashes))
         weights = INDEX_NAME if INDEX_NAME in hashes and WEIGHTS_NAME not in hashes else WEIGHTS_NAME
         _check_listed(where, [CONFIG_NAME, weights], hashes)
         # By name, so that the cache remembers what the name stood for; from then on by commit.
-        folder = patiently(lambda: fetch(CONFIG_NAME, revision)).parent
-        if folder.name != commit:
-            raise InputError(f"{where}: changed while it was fetched; try again")
+        folder = fetch(CONFIG_NAME, revision, commit).parent
+        # Before the weights are there: who ends this process leaves nothing behind that is opened unlooked at.
+        noted = _note(folder, hashes)
         wanted = [weights]
-        if weights == INDEX_NAME:
-            index = patiently(lambda: fetch(INDEX_NAME, commit))
-            check_hashes(where, [index], announced=hashes)
-            wanted = list(read_index(index))
-            _check_listed(where, wanted, hashes)
-        files = [patiently(lambda filename=filename: fetch(filename, commit)) for filename in wanted]
-    except InputError:
-        raise
+        for name in wanted:
+            if not (folder / name).exists():
+                fetch(name, commit, commit)
+            if name == INDEX_NAME:
+                check_hashes(where, [folder / name], announced=hashes)
+                wanted += read_index(folder / name)
+                _check_listed(where, wanted, hashes)
+        if not noted:
+            check_hashes(where, [folder / name for name in (CONFIG_NAME, *wanted)], announced=hashes)
     except Exception as error:
-        raise explained(error, where) from None
-    # Where the cache has links, these keep the hashes, and whoever opens the files compares them.
-    check_hashes(where, [file for file in (folder / CONFIG_NAME, *files) if not file.is_symlink()], announced=hashes)
+        raise client.explained(error, where) from None
     return folder, ignored
 
 
-def _listing(info: Any) -> tuple[str, dict[str, str]]:
-    """The commit, and its files: sha256 of large ones, git's hash of others; empty where a mirror does not tell."""
-    hashes = {file.rfilename: (file.lfs.sha256 if file.lfs else file.blob_id) or "" for file in info.siblings or ()}
-    if not isinstance(info.sha, str) or not all(isinstance(name, str) for name in hashes):
-        raise OSError(NO_HUB)
-    return info.sha, hashes
+def _note_of(folder: Path) -> Path:
+    return folder.parents[1] / _NOTES / f"{folder.name}.json"
+
+
+def _note(folder: Path, hashes: Mapping[str, str]) -> bool:
+    """Keep what the Hub announced of a commit's files; False where the cache can only be read."""
+    note = _note_of(folder)
+    try:
+        note.parent.mkdir(exist_ok=True)
+        with replacing(note) as unfinished:
+            write_json(unfinished, {name: value for name, value in hashes.items() if name.endswith(_READ)})
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise
+        return False
+    return True
+
+
+def _noted(where: str, folder: Path) -> dict[str, str]:
+    """What the Hub announced of a commit's files; nothing where another client fetched them.
+
+    Raises:
+        InputError: the note is broken.
+    """
+    note = _note_of(folder)
+    if not note.exists():
+        return {}
+    with contextlib.suppress(InputError):
+        hashes = read_json(note)
+        if all(value == "" or is_hash(value) for value in hashes.values()):
+            return hashes
+    raise InputError(f"{note}: is broken; `nfnet-eqx pull {where}` writes it again")
 
 
 def _look_through(where: str, names: list[str]) -> list[str]:
@@ -136,29 +163,31 @@ def check_hashes(
 ) -> None:
     """Compare files of the client's cache with the hashes that the Hub announced for them.
 
-    A file that is another one is removed, so that the next call fetches it anew.
+    A commit that another client has fetched has no note of ours. Its files are compared with what that client has kept:
+    it calls them by their ETag, which is such a hash, where the file system has links. A file that is another one is
+    removed, so that the next call fetches it anew.
 
     Args:
         where: the repository, for the message.
-        files: in a folder of the cache.
+        files: in the cache's folder of a commit.
         sha256: the digests of the files by name, where they are known already.
-        announced: what the Hub says, by name: sha256 of large files, git's hash of others. `None` takes what the cache
-            has kept of it: it names each file after its hash and links to it, where the file system has links.
+        announced: what the Hub says, by name; `None` takes what was noted of it.
 
     Raises:
         InputError: naming the file.
     """
+    if announced is None:
+        announced = _noted(where, files[0].parent)
     for file in files:
         linked = file.is_symlink()
         blob = file.parent / os.readlink(file) if linked else file
-        kept = blob.name if linked else ""
-        expected = kept if announced is None else announced[file.name]
+        expected = announced.get(file.name) or (blob.name if linked and is_hash(blob.name) else "")
+        if not expected:
+            continue
         if len(expected) == 64:
             found = sha256[file.name] if sha256 else _digest(file, "sha256")
-        elif len(expected) == 40:
-            found = _digest(file, "sha1", f"blob {file.stat().st_size}\0".encode())
         else:
-            continue
+            found = _digest(file, "sha1", f"blob {file.stat().st_size}\0".encode())
         if found != expected:
             remedy = "it was removed from the cache: try again"
             try:

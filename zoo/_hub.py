@@ -23,6 +23,7 @@ from nfnet_eqx.convert import is_foreign, load_deepmind
 from nfnet_eqx.models import VARIANTS
 from nfnet_eqx.zoo import _fetch
 from nfnet_eqx.zoo._catalog import catalog
+from nfnet_eqx.zoo._client import check_revision
 from nfnet_eqx.zoo._lock import check_lock, check_locked, read_lock, write_lock
 
 _REPO_ID = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
@@ -51,8 +52,9 @@ def from_pretrained(
     """Open a checkpoint.
 
     A repository that is in the cache of huggingface_hub is opened as it was last seen, without a word to the network;
-    `pull` asks for a newer one. Whatever was fetched is compared with the hash that the Hub announced, at each load (in
-    a cache without links, at the one that fetches it).
+    `pull` asks for a newer one. Whatever was fetched is compared with the hash that the Hub announced, at each load.
+    (What another program brought into the cache is compared with the hash that stands in the cache's own names; in a
+    cache without links there is none.)
 
     Args:
         source: in this order: the name of a bundled checkpoint (`bundled()` lists them); a folder, ours or timm's, a
@@ -180,6 +182,8 @@ def _parse_hub_id(name: str, revision: str | None) -> tuple[str, str | None]:
     if at_revision and revision not in (None, at_revision):
         raise InputError(f"{name!r} names the revision {at_revision!r}, and revision={revision!r} another; give one")
     revision = at_revision or revision or None
+    if revision is not None:
+        check_revision(revision)
     published = [checkpoint for checkpoint in catalog() if checkpoint.architecture == repo_id.partition(".")[0]]
     for checkpoint in published:
         if checkpoint.name == repo_id and checkpoint.url:

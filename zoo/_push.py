@@ -6,7 +6,6 @@ import os
 import re
 import tempfile
 from pathlib import Path
-from typing import Any
 
 from nfnet_eqx._errors import InputError
 from nfnet_eqx._files import read_json
@@ -21,7 +20,7 @@ from nfnet_eqx.checkpoints import (
     save_pretrained,
     write_card,
 )
-from nfnet_eqx.zoo._client import ask, explained, make_api, patiently
+from nfnet_eqx.zoo._client import Client, Listing, check_revision
 from nfnet_eqx.zoo._fetch import forget
 
 # Our own weights, in one file or in shards; those of other formats.
@@ -75,25 +74,30 @@ def push_to_hub(
 
     revision = revision or None
     if token is False:
-        raise InputError("token=False: nothing is published without one; `hf auth login`, or give token=")
+        raise InputError("token=False: nothing is published without one; leave it out (`hf auth login`), or give one")
+    if revision is not None:
+        check_revision(revision)
     if create_pr and revision is not None:
         raise InputError(f"revision (={revision!r}): a pull request is one to main; leave out revision or create_pr")
     if revision is not None and re.fullmatch("[0-9a-f]{40}", revision):
         raise InputError(f"revision (={revision!r}): is a commit, and nothing is added to one; name a branch")
-    api = make_api(token, endpoint)
+    client = Client.make(token, endpoint)
+    api = client.api
     with tempfile.TemporaryDirectory(prefix="nfnet-eqx-push-") as temporary:
         opened, files, card = _prepare(ckpt, history or History(), Path(temporary))
         names = {file.name for file in files}
         try:
             # Who is nobody is told so here; further on the Hub would say that there is no such repository.
-            me = ask(lambda: api.whoami()["name"])
+            me = client.ask(lambda: api.whoami()["name"])
             repo_id = repo_id if "/" in repo_id else f"{me}/{repo_id}"
-            there, new_branch = _look(api, repo_id, revision, private, create_pr)
+            there, new_branch = _look(client, repo_id, revision, private, create_pr)
             if not overwrite:
-                _check_architecture(api, repo_id, there, opened.architecture, temporary)
+                _check_architecture(client, repo_id, there, opened.architecture, temporary)
             if new_branch:
-                patiently(lambda: api.create_branch(repo_id, branch=revision, revision=there.sha, exist_ok=True))
-            stale = [name for name in _files(there) if _OURS.fullmatch(name) and name not in names]
+                client.patiently(
+                    lambda: api.create_branch(repo_id, branch=revision, revision=there.commit, exist_ok=True)
+                )
+            stale = [name for name in there.hashes if _OURS.fullmatch(name) and name not in names]
             _note_other_weights(repo_id, there, names)
             operations = [
                 *(CommitOperationAdd(file.name, file) for file in files),
@@ -109,15 +113,13 @@ def push_to_hub(
                 commit_message=commit_message or f"{opened.architecture}, pushed by nfnet-eqx",
                 revision=revision,
                 create_pr=create_pr,
-                parent_commit=there.sha,
+                parent_commit=there.commit,
             )
-        except InputError:
-            raise
         except Exception as error:
             if type(error) is ValueError and "metadata" in str(error):  # the client looks at the card
-                raise InputError(f"{repo_id}: {CARD_NAME}: {' '.join(str(error).split())}") from None
-            raise explained(error, repo_id) from None
-    return str(commit.pr_url or commit.commit_url)
+                error = InputError(f"{repo_id}: {CARD_NAME}: {' '.join(str(error).split())}")
+            raise client.explained(error, repo_id) from None
+    return client.redacted(str(commit.pr_url or commit.commit_url))
 
 
 def _prepare(
@@ -142,39 +144,44 @@ def _prepare(
         raise InputError(f"{card}: is not UTF-8 text; write it again") from None
 
 
-def _look(api: Any, repo_id: str, revision: str | None, private: bool | None, create_pr: bool) -> tuple[Any, bool]:
-    """What the Hub knows of the branch that is committed to, or of main; and whether the branch has to be made first.
+def _look(
+    client: Client, repo_id: str, revision: str | None, private: bool | None, create_pr: bool
+) -> tuple[Listing, bool]:
+    """What the Hub says of the branch that is committed to, or of main; and whether the branch has to be made first.
 
     A repository is made where there is none.
     """
     from huggingface_hub import errors
 
     try:
-        there = ask(lambda: api.model_info(repo_id, timeout=10))
+        there = client.listing(repo_id)
     except errors.RepositoryNotFoundError:
         if create_pr:
             raise
-        patiently(lambda: api.create_repo(repo_id, private=private, exist_ok=True))
-        there = ask(lambda: api.model_info(repo_id))
+        client.patiently(lambda: client.api.create_repo(repo_id, private=private, exist_ok=True))
+        there = client.listing(repo_id)
     if private and not there.private:
         raise InputError(f"{repo_id}: exists and is public; make it private on its settings page, or leave out private")
     if revision is None:
         return there, False
     try:
-        return ask(lambda: api.model_info(repo_id, revision=revision)), False
+        return client.listing(repo_id, revision), False
     except errors.RevisionNotFoundError:
         return there, True
 
 
-def _check_architecture(api: Any, repo_id: str, there: Any, architecture: str, temporary: str) -> None:
+def _check_architecture(client: Client, repo_id: str, there: Listing, architecture: str, temporary: str) -> None:
     """Refuse to replace the checkpoint of another architecture, or of another library."""
     theirs = None
-    if CONFIG_NAME in _files(there):
-        path = patiently(lambda: api.hf_hub_download(repo_id, CONFIG_NAME, revision=there.sha, cache_dir=temporary))
+    if CONFIG_NAME in there.hashes:
+        client.check_answers(repo_id, CONFIG_NAME, there.commit, there.commit)
+        path = client.patiently(
+            lambda: client.api.hf_hub_download(repo_id, CONFIG_NAME, revision=there.commit, cache_dir=temporary)
+        )
         with contextlib.suppress(InputError, AttributeError):
             settings = read_json(Path(path))
             theirs = (settings.get("nfnet_eqx") or settings).get("architecture")
-    elif not any(name.endswith(_OTHERS) for name in _files(there)):
+    elif not any(name.endswith(_OTHERS) for name in there.hashes):
         return
     if theirs != architecture:
         raise InputError(
@@ -183,12 +190,8 @@ def _check_architecture(api: Any, repo_id: str, there: Any, architecture: str, t
         )
 
 
-def _note_other_weights(repo_id: str, there: Any, ours: set[str]) -> None:
-    known = [name for name in _files(there) if name in ours or _OURS.fullmatch(name)]
-    others = [name for name in _files(there) if name.endswith(_OTHERS) and name not in known]
+def _note_other_weights(repo_id: str, there: Listing, ours: set[str]) -> None:
+    known = [name for name in there.hashes if name in ours or _OURS.fullmatch(name)]
+    others = [name for name in there.hashes if name.endswith(_OTHERS) and name not in known]
     if others:
         _log.warning("%s also holds %s, which stay as they are", repo_id, ", ".join(map(repr, others[:5])))
-
-
-def _files(there: Any) -> list[str]:
-    return [sibling.rfilename for sibling in there.siblings or ()]

@@ -5,14 +5,18 @@ import pickle
 from pathlib import Path
 
 import numpy as np
+import pytest
 
-from nfnet_eqx import NFNetConfig, get_config, named_parameters
+from nfnet_eqx import InputError, NFNetConfig, from_pretrained, get_config, named_parameters
 from nfnet_eqx.checkpoints._checkpoint import Checkpoint, save_pretrained
 from nfnet_eqx.checkpoints._tensors import load_tensors, read_safetensors, write_safetensors
 from nfnet_eqx.images._preprocess import Preprocess
 from nfnet_eqx.models._names import skeleton
+from nfnet_eqx.zoo import _fetch
+from tests.hub_server import Hub
 
 TIMM = "timm/test_nfnet.r160_in1k"
+WEIGHTS = "model.safetensors"
 
 # What a published repository of timm holds: no model_args, and a pickle beside the safetensors.
 PUBLISHED_CONFIG = {
@@ -94,3 +98,13 @@ def sharded(tmp_path: Path) -> dict[str, bytes]:
         files[shard] = (tmp_path / shard).read_bytes()
         weight_map |= dict.fromkeys(part, shard)
     return files | {"model.safetensors.index.json": json.dumps({"weight_map": weight_map}).encode()}
+
+
+def refusal(hub: Hub, cache: Path, name: str = "me/x", **kwargs: str) -> str:
+    """The line with which a load is refused; nothing that it left behind is opened later."""
+    with pytest.raises(InputError) as refused:
+        from_pretrained(name, endpoint=hub.endpoint, cache_dir=cache, **kwargs)
+    assert "\n" not in str(refused.value)
+    assert _fetch.cached(name, None, cache) is None
+    assert not list(cache.rglob("*.incomplete"))
+    return str(refused.value)

@@ -75,9 +75,12 @@ def test_a_published_checkpoint_opens_by_one_line(hub: Hub, asked: list[str], tm
     assert (ckpt.architecture, ckpt.config.num_classes, ckpt.about) == ("test_nfnet", 1000, {"tag": "r160_in1k"})
     assert (ckpt.preprocess.input_size, ckpt.preprocess.crop_pct) == ((160, 160), 0.95)
     assert ckpt.labels is not None and len(ckpt.labels) == 1000
+    # The first HEAD of each file is ours: what it says is looked at before the client asks for it and believes it.
     assert resolved(asked) == [
         "HEAD config.json",
+        "HEAD config.json",
         "GET config.json",
+        "HEAD model.safetensors",
         "HEAD model.safetensors",
         "GET model.safetensors",
     ]

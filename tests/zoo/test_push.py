@@ -15,7 +15,6 @@ import yaml
 
 from nfnet_eqx import InputError, from_pretrained, named_parameters, push_to_hub, save_pretrained
 from nfnet_eqx.checkpoints._card import History
-from nfnet_eqx.zoo import _client
 from tests.hub_server import Hub
 from tests.zoo.repos import sharded, tiny
 
@@ -26,11 +25,6 @@ FILES = {"README.md", "config.json", "model.safetensors"}
 def hub(tmp_path: Path) -> Iterator[Hub]:
     with Hub(tmp_path / "hub") as hub:
         yield hub
-
-
-@pytest.fixture(autouse=True)
-def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_client, "_PAUSES", (0, 0, 0))
 
 
 def push(hub: Hub, ckpt: Any, repo_id: str = "me/x", *, token: str = "hf_me", **kwargs: Any) -> str:
