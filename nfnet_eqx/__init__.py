@@ -2,43 +2,54 @@
 
 import typing as _typing
 
-from nfnet_eqx import models as _models
 from nfnet_eqx._errors import InputError
-from nfnet_eqx.models import (
-    Count,
-    NFNet,
-    NFNetConfig,
-    count,
-    create_model,
-    fold,
-    get_config,
-    named_parameters,
-    parameter_mask,
-    replace_head,
-    replace_in_channels,
-)
 
 if _typing.TYPE_CHECKING:
     from nfnet_eqx.checkpoints import Checkpoint, save_pretrained
     from nfnet_eqx.images import Preprocess
+    from nfnet_eqx.models import (
+        Count,
+        NFNet,
+        NFNetConfig,
+        count,
+        create_model,
+        fold,
+        get_config,
+        named_parameters,
+        parameter_mask,
+        replace_head,
+        replace_in_channels,
+    )
     from nfnet_eqx.zoo import from_pretrained, push_to_hub
 
-# These need more than JAX: they load when they are first used.
+# A name loads its package when it is first used: the command starts before JAX is there, and JAX before the Hub's client.
 _LAZY = {
-    "Checkpoint": "nfnet_eqx.checkpoints",
-    "Preprocess": "nfnet_eqx.images",
-    "from_pretrained": "nfnet_eqx.zoo",
-    "push_to_hub": "nfnet_eqx.zoo",
-    "save_pretrained": "nfnet_eqx.checkpoints",
+    "nfnet_eqx.checkpoints": ("Checkpoint", "save_pretrained"),
+    "nfnet_eqx.images": ("Preprocess",),
+    "nfnet_eqx.models": (
+        "Count",
+        "NFNet",
+        "NFNetConfig",
+        "count",
+        "create_model",
+        "fold",
+        "get_config",
+        "named_parameters",
+        "parameter_mask",
+        "replace_head",
+        "replace_in_channels",
+    ),
+    "nfnet_eqx.zoo": ("from_pretrained", "push_to_hub"),
 }
+_PACKAGE_OF = {name: package for package, names in _LAZY.items() for name in names}
 
 
 def __getattr__(name: str) -> _typing.Any:
-    if name not in _LAZY:
+    if name not in _PACKAGE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     import importlib
 
-    return getattr(importlib.import_module(_LAZY[name]), name)
+    return getattr(importlib.import_module(_PACKAGE_OF[name]), name)
 
 
 def __dir__() -> list[str]:
@@ -60,7 +71,9 @@ def list_models(pattern: str = "*", *, pretrained: bool = False) -> list[str]:
             `nfnet-eqx list --pretrained` shows them too.)
     """
     if not pretrained:
-        return _models.list_models(pattern)
+        from nfnet_eqx.models import list_models as architectures
+
+        return architectures(pattern)
     import fnmatch
 
     from nfnet_eqx.zoo import catalog

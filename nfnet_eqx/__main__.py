@@ -1,7 +1,5 @@
 """`python -m nfnet_eqx` is `nfnet-eqx`."""
 
-import sys
+from nfnet_eqx.cli import console_main
 
-from nfnet_eqx.cli import main
-
-sys.exit(main())
+console_main()

@@ -2,12 +2,9 @@
 
 import difflib
 import importlib
-import importlib.metadata
-import inspect
-import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from nfnet_eqx._errors import InputError
@@ -37,12 +34,13 @@ COMMANDS = {
 
 OK, OUR_FAULT, USER_FAULT = 0, 1, 2
 _LONGEST_LINE = 4_000
+_LESS_MEMORY = "use a smaller batch or image size, end other programs, or take a larger machine"
 
 INTERRUPTED = 130  # a shell's own status after Ctrl-C
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one subcommand.
+    """Run one subcommand, as a program may: nothing of its process is changed.
 
     Args:
         argv: the arguments after the program's name; `None` takes them from `sys.argv`.
@@ -51,33 +49,39 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit status: 0; 2 where the user's input is at fault (one line on stderr says what, why, and the remedy); 1
         where we are (the traceback, and a line that asks for a report).
     """
+    return run(argv, when_loaded=lambda: None)
+
+
+def run(argv: Sequence[str] | None, *, when_loaded: Callable[[], object]) -> int:
+    """`main`, which calls `when_loaded` between loading the command and running it."""
     try:
-        _run(sys.argv[1:] if argv is None else argv)
-        print(end="", flush=True)  # here, where a closed pipe is still ours to handle
-    except BrokenPipeError:
-        # The reader had enough (`nfnet-eqx list | head`). What Python flushes at exit has to go somewhere.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _run(sys.argv[1:] if argv is None else argv, when_loaded)
+        print(end="", flush=True)  # here, where a full disk is still ours to report
     except InputError as error:
         return _refuse(str(error))
     except OSError as error:
         return _refuse(f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error))
     except KeyboardInterrupt:
         return INTERRUPTED
-    except Exception:
+    except Exception as error:
+        if _is_out_of_memory(error):
+            return _refuse(f"not enough memory ({error}); {_LESS_MEMORY}")
         traceback.print_exc()
         _say("this is a fault of nfnet-eqx, not of your input; please report it with the lines above.")
         return OUR_FAULT
     return OK
 
 
-def _run(argv: Sequence[str]) -> None:
+def _run(argv: Sequence[str], when_loaded: Callable[[], object]) -> None:
     name, *arguments = argv or ["--help"]
     if name in ("-h", "--help"):
         print(_usage())
     elif name == "--version":
+        import importlib.metadata
+
         print("nfnet-eqx", importlib.metadata.version("nfnet-eqx"))
     elif name in COMMANDS:
-        _call(name, arguments)
+        _call(name, arguments, when_loaded)
     else:
         near = difflib.get_close_matches(name, COMMANDS, n=1)
         raise InputError(
@@ -85,8 +89,10 @@ def _run(argv: Sequence[str]) -> None:
         )
 
 
-def _call(name: str, arguments: Sequence[str]) -> None:
+def _call(name: str, arguments: Sequence[str], when_loaded: Callable[[], object]) -> None:
     """Let tyro turn the arguments into those of the command's function; it prints its own errors and exits with 2."""
+    import inspect
+
     import tyro
 
     command = COMMANDS[name]
@@ -97,6 +103,7 @@ def _call(name: str, arguments: Sequence[str]) -> None:
         if error.name is None or error.name.split(".")[0] not in ("cv2", "grain", "matplotlib", "orbax"):
             raise
         raise InputError(f"{name} needs {error.name}: pip install 'nfnet-eqx[train]'") from None
+    when_loaded()
     if command.own_parser:
         return function(arguments)
     # tyro would show the summary and drop the docstring's example.
@@ -114,6 +121,13 @@ def _usage() -> str:
         f"commands:\n{commands}\n\n"
         "nfnet-eqx COMMAND --help shows a command's arguments and an example; nfnet-eqx --version the version.\n"
         "Exit status: 0; 2 if the input cannot be used; 1 if nfnet-eqx is at fault."
+    )
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """NumPy's and Python's own error, or XLA's (told by its first word: this file loads no JAX)."""
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and str(error).startswith("RESOURCE_EXHAUSTED")
     )
 
 

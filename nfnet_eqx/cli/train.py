@@ -2,7 +2,6 @@
 
 import argparse
 import contextlib
-import functools
 import inspect
 import logging
 import sys
@@ -13,6 +12,7 @@ from typing import Any
 import tyro
 
 from nfnet_eqx._errors import InputError
+from nfnet_eqx.cli._process import sigterm
 from nfnet_eqx.train import RUN_NAME, TrainConfig
 from nfnet_eqx.train import train as run
 from nfnet_eqx.train.recipes import RECIPES
@@ -64,9 +64,8 @@ def train(arguments: Sequence[str]) -> None:
     config = _resolve(first, changes, wants_help)
     if not first.resume and (config.out / RUN_NAME).exists():
         raise InputError(f"--out {config.out}: holds a run, and --no-resume was given; choose another folder")
-    _quiet_orbax()
-    with _progress_shown():
-        result = run(config, recipe=first.recipe)
+    with _progress_shown(), sigterm() as stop:
+        result = run(config, recipe=first.recipe, stop=stop)
     if result.evaluation is not None:
         low, high = result.evaluation.interval("top1")
         print(
@@ -99,24 +98,6 @@ def _resolve(first: argparse.Namespace, changes: list[str], wants_help: bool) ->
 
 def _summary(name: str) -> str:
     return (inspect.getdoc(RECIPES[name]) or "").splitlines()[0]
-
-
-@functools.cache
-def _quiet_orbax() -> None:
-    """Nothing but our line says that a save failed.
-
-    Orbax raises that where the run waits for the save, and its threads also print it, with a traceback for each array.
-    They may outlive the command and print behind its last line; so this stays until the process ends.
-    """
-    for name in ("absl", "asyncio"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)
-    otherwise = sys.unraisablehook
-
-    def hook(unraisable: Any) -> None:  # also what was still being written when Orbax gave up
-        if not isinstance(unraisable.exc_value, RuntimeError) or str(unraisable.exc_value) != "Event loop is closed":
-            otherwise(unraisable)
-
-    sys.unraisablehook = hook
 
 
 @contextlib.contextmanager

@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import equinox as eqx
@@ -26,7 +26,7 @@ from nfnet_eqx.train._plot import plot_curves
 from nfnet_eqx.train._run import CHECKPOINTS_NAME, CURVES_NAME, EXPORT_NAME, claim, on_first_process
 from nfnet_eqx.train._start import Start, count_classes, find_start
 from nfnet_eqx.train._step import make_program
-from nfnet_eqx.train._watch import Window, sigterm
+from nfnet_eqx.train._watch import Window
 
 _log = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ class Result:
 
     Attributes:
         step: steps that the run has made.
-        total_steps: steps that it has in all; fewer were made if SIGTERM stopped it.
+        total_steps: steps that it has in all; fewer were made if it was stopped.
         evaluation: of the final network; `None` where the run was stopped.
         checkpoint: the folder of the exported checkpoint; `None` where the run was stopped.
     """
@@ -48,17 +48,26 @@ class Result:
     checkpoint: Path | None
 
 
-def train(config: TrainConfig, *, recipe: str = "", writers: Sequence[Writer] = ()) -> Result:
+def train(
+    config: TrainConfig,
+    *,
+    recipe: str = "",
+    writers: Sequence[Writer] = (),
+    stop: Callable[[], bool] = lambda: False,
+) -> Result:
     """Trains a network, from where the run in `config.out` stands to its end, and exports it.
 
     Stopped in whatever way, a run goes on from its last checkpoint when the same is called again, and ends with the
-    parameters of an unbroken one, to the bit. On SIGTERM it saves and returns early. Under a launcher (Slurm, MPI,
-    torchrun, ...) every process calls this.
+    parameters of an unbroken one, to the bit. Under a launcher (Slurm, MPI, torchrun, ...) every process calls this.
 
     Args:
         config: all of the run's settings.
         recipe: what the settings are called, for `run.json` and the card.
         writers: other places for the metrics: anything with `write(step, split, metrics)` and `close()`.
+        stop: asked after each step whether to save and return early; all processes must answer alike. The command's is
+            true after SIGTERM. No signal handler is installed here; a program that wants the same writes
+            `came = threading.Event(); signal.signal(signal.SIGTERM, lambda *_: came.set())` and gives `came.is_set`.
+            (Where `jax.distributed` runs, JAX itself watches for SIGTERM, and no `stop` is needed.)
 
     Returns:
         How far it came. The folder `config.out` then holds `run.json`, `metrics.jsonl`, `checkpoints/` (the states),
@@ -106,7 +115,6 @@ def train(config: TrainConfig, *, recipe: str = "", writers: Sequence[Writer] = 
         )
         stack.callback(_draw_curves, config, f"{start.architecture} on {source.name}")
         batches = stack.enter_context(contextlib.closing(_train_batches(config, source, first)))
-        stopped = stack.enter_context(sigterm())
         window, evaluation = Window(config, program.schedule, steps_per_epoch, checkpoints.latest), None
 
         for step in range(first + 1, total_steps + 1):
@@ -116,7 +124,7 @@ def train(config: TrainConfig, *, recipe: str = "", writers: Sequence[Writer] = 
             if step % config.log_every == 0 or step == total_steps:
                 log.write(step, "train", window.line())
 
-            preempted = (checkpoints.reached_preemption(step) or stopped()) and step < total_steps
+            preempted = (checkpoints.reached_preemption(step) or stop()) and step < total_steps
             if not preempted and (_is_due(step, config.eval_every * steps_per_epoch) or step == total_steps):
                 window.finish()
                 evaluation = judge()
@@ -129,7 +137,7 @@ def train(config: TrainConfig, *, recipe: str = "", writers: Sequence[Writer] = 
                 checkpoints.save(step, state)
             if preempted:
                 checkpoints.wait()
-                _log.warning("%s: stopped by SIGTERM after step %s; the same command goes on", config.out, f"{step:,}")
+                _log.warning("%s: stopped after step %s, which is saved; the same command resumes it", config.out, f"{step:,}")
                 return Result(step=step, total_steps=total_steps, evaluation=None, checkpoint=None)
 
         checkpoints.wait()

@@ -1,13 +1,9 @@
-"""What the loop watches while it runs: the metrics of the steps behind it, and SIGTERM."""
+"""What the loop watches while it runs: the metrics of the steps behind it."""
 
-import contextlib
 import math
-import signal
 import time
-from collections.abc import Callable, Iterator
-from types import FrameType
+from collections.abc import Callable
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -84,29 +80,3 @@ class Window:
             "epoch": self._step / self._steps_per_epoch,
             "broken": self._broken,
         }
-
-
-@contextlib.contextmanager
-def sigterm() -> Iterator[Callable[[], bool]]:
-    """A function: whether SIGTERM has come.
-
-    With several processes JAX's own handler stays in place, and the processes agree on a step to stop after
-    (`Checkpoints.reached_preemption`).
-    """
-    came: list[int] = []
-
-    def handler(number: int, frame: FrameType | None) -> None:
-        came.append(number)
-
-    if jax.distributed.is_initialized():
-        yield lambda: False
-        return
-    try:
-        before = signal.signal(signal.SIGTERM, handler)
-    except ValueError:  # not in the main thread: whoever runs us there handles signals
-        yield lambda: False
-        return
-    try:
-        yield lambda: bool(came)
-    finally:
-        signal.signal(signal.SIGTERM, before)

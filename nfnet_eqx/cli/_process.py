@@ -1,0 +1,136 @@
+"""What the command does to a process that is its own: streams, signals, loggers. `main` leaves a program's alone."""
+
+import contextlib
+import io
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from types import FrameType
+from typing import Any, NoReturn, TextIO
+
+from nfnet_eqx.cli._main import INTERRUPTED, run
+
+_owned = False
+
+
+def console_main() -> NoReturn:
+    """The command as a process of its own: what the installed script and `python -m nfnet_eqx` call.
+
+    Not for programs: it changes what belongs to the whole process, and ends it. They call `main`.
+    """
+    global _owned
+    _owned = True
+    signal.signal(signal.SIGINT, _leave)
+    _open_missing_streams()
+    sys.stdout = _stream(sys.stdout, 1)
+    sys.stderr = _stream(sys.stderr, 2)
+    _quiet_threads()
+    # Until then only modules have been loaded: nothing is to be undone, and a module's import may swallow an interrupt.
+    status = run(None, when_loaded=lambda: signal.signal(signal.SIGINT, _interrupt))
+    signal.signal(signal.SIGINT, _leave)
+    if status == INTERRUPTED:
+        _leave()  # without waiting for what the devices still compute
+    sys.exit(status)
+
+
+@contextlib.contextmanager
+def sigterm() -> Iterator[Callable[[], bool]]:
+    """A function: whether SIGTERM has come; in a program's process it never has, the program's own handler stays.
+
+    Until the function is called for the first time, the signal ends the process at once: so early there is nothing to
+    save. Among several processes JAX installs its own handler later, and they agree on a step to stop after.
+    """
+    if not _owned:
+        yield lambda: False
+        return
+    came = asked = False
+
+    def stop() -> bool:
+        nonlocal asked
+        asked = True
+        return came
+
+    def handler(number: int, frame: FrameType | None) -> None:
+        nonlocal came
+        came = True
+        if not asked:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            signal.raise_signal(signal.SIGTERM)
+
+    before = signal.signal(signal.SIGTERM, handler)
+    try:
+        yield stop
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+class _Output(io.FileIO):
+    """A stream that may be lost without ending the work: what is written behind a closed pipe goes nowhere.
+
+    Messages and progress may be lost on a full disk as well. What stdout carries is a result: that it could not be
+    written is said once.
+    """
+
+    _failed = False
+
+    def write(self, data: Any, /) -> int:
+        lost = memoryview(data).nbytes
+        try:
+            written = super().write(data)
+        except OSError as error:
+            result_lost = self.fileno() == 1 and not isinstance(error, BrokenPipeError)
+            if result_lost and not self._failed:
+                self._failed = True  # or Python would try once more at its end, and complain
+                error.filename = "stdout"
+                raise
+            return lost
+        return lost if written is None else written  # None: a terminal that takes nothing now
+
+
+def _stream(before: TextIO | None, number: int) -> TextIO:
+    """Text to a file descriptor; what its encoding lacks is written as `\\u....`."""
+    raw = _Output(number, "wb", closefd=False)
+    at_once = number == 2 or raw.isatty() or getattr(before, "write_through", False)  # the last: `python -u`
+    encoding = getattr(before, "encoding", None) or "utf-8"
+    return io.TextIOWrapper(
+        io.BufferedWriter(raw), encoding=encoding, errors="backslashreplace", line_buffering=at_once
+    )
+
+
+def _open_missing_streams() -> None:
+    """Opens what the caller closed (`2>&-`); the first data file would take its number, and be written into."""
+    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(number)
+
+
+def _quiet_threads() -> None:
+    """Nothing but our line says that a save failed.
+
+    Orbax raises that where the run waits for the save, and its threads also print it, with a traceback for each array.
+    They may outlive the command and print behind its last line; so this stays until the process ends.
+    """
+    for name in ("absl", "asyncio"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    otherwise = sys.unraisablehook
+
+    def hook(unraisable: Any) -> None:
+        if isinstance(unraisable.exc_value, KeyboardInterrupt):  # it came during a callback, which nobody can leave
+            _leave()
+        # What was still being written when Orbax gave up.
+        if not isinstance(unraisable.exc_value, RuntimeError) or str(unraisable.exc_value) != "Event loop is closed":
+            otherwise(unraisable)
+
+    sys.unraisablehook = hook
+
+
+def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
+    """Ctrl-C: unfinished files are removed on the way out; a second one does not wait for that."""
+    signal.signal(signal.SIGINT, _leave)
+    raise KeyboardInterrupt
+
+
+def _leave(*_: object) -> NoReturn:
+    os._exit(INTERRUPTED)
