@@ -69,16 +69,7 @@ def load_deepmind(
 def _preprocess(architecture: str | None) -> Preprocess:
     """DeepMind's evaluation at the published sizes; of a network without a name, at F0's."""
     _, train_size, test_size = get_variant(architecture or "dm_nfnet_f0")
-    # timm knows no resizing to 32 pixels more than the crop, but this share of it comes to the same.
-    return Preprocess(
-        input_size=(train_size, train_size),
-        test_input_size=(test_size, test_size),
-        crop_pct=train_size / (train_size + 32),
-        test_crop_pct=test_size / (test_size + 32),
-        crop_mode="squash",
-        interpolation="bicubic",
-        resize="deepmind",
-    )
+    return Preprocess.deepmind(train_size, test_size)
 
 
 def _digests(path: Path) -> tuple[str, str]:

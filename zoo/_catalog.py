@@ -10,9 +10,6 @@ from nfnet_eqx._errors import InputError
 from nfnet_eqx.images import CropMode, Interpolation, Preprocess, Resize
 from nfnet_eqx.models import Numerics
 
-# DeepMind resizes to this many pixels more than it crops; for timm, which knows shares only, it comes to this share.
-_DEEPMIND_MARGIN = 32
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Protocol:
@@ -44,14 +41,15 @@ class Protocol:
 
     def preprocess(self) -> Preprocess:
         """The preprocessing, at this size in any case."""
+        if self.resize == "deepmind":
+            return dataclasses.replace(Preprocess.deepmind(self.size), mean=self.mean, std=self.std)
         return Preprocess(
             input_size=(self.size, self.size),
-            crop_pct=self.size / (self.size + _DEEPMIND_MARGIN) if self.crop_pct is None else self.crop_pct,
+            crop_pct=Preprocess.crop_pct if self.crop_pct is None else self.crop_pct,
             crop_mode=self.crop_mode,
             interpolation=self.interpolation,
             mean=self.mean,
             std=self.std,
-            resize=self.resize,
         )
 
 

@@ -13,7 +13,7 @@ from nfnet_eqx._files import replacing
 from nfnet_eqx.checkpoints._checkpoint import Checkpoint, Origin, version
 from nfnet_eqx.checkpoints._markdown import is_path, plain, shown, table, text, value
 from nfnet_eqx.checkpoints._timm import config_to_timm
-from nfnet_eqx.images import Preprocess
+from nfnet_eqx.images import DEEPMIND_MARGIN, Preprocess
 from nfnet_eqx.models import Numerics, count
 
 CARD_NAME = "README.md"
@@ -244,12 +244,12 @@ def _use(ckpt: Checkpoint) -> Iterator[str]:
 
 
 def _preprocessing(how: Preprocess) -> str:
-    height, width = size = how.size(use_test_size=True)
+    size = how.size(use_test_size=True)
     crop_pct = how.test_crop_pct or how.crop_pct
     if how.resize == "deepmind":
         resize = (
-            f"cubic without antialiasing to {height + 32} x {width + 32}, whatever the shape; the middle is kept "
-            "(DeepMind's evaluation; timm only comes near)"
+            f"cubic without antialiasing to {_size((size[0] + DEEPMIND_MARGIN, size[1] + DEEPMIND_MARGIN))}, whatever "
+            "the shape; the middle is kept (DeepMind's evaluation; timm only comes near)"
         )
     else:
         fitted = {

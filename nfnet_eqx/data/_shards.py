@@ -10,8 +10,9 @@ from typing import NamedTuple
 import numpy as np
 
 from nfnet_eqx._errors import InputError
-from nfnet_eqx.data._sources import PICTURE_SUFFIXES, Example, count_classes, first_few
+from nfnet_eqx.data._sources import Example, count_classes, first_few
 from nfnet_eqx.data._tfexample import parse_example
+from nfnet_eqx.images import SUFFIXES
 
 _READERS = 16  # threads that index tars: on a network disk most of it is waiting
 
@@ -83,7 +84,7 @@ def _index(path: Path) -> tuple[list[_Member], str]:
                 key = os.path.join(folder, stem)
                 if not member.isfile():
                     continue
-                if f".{suffix.lower()}" in PICTURE_SUFFIXES:
+                if f".{suffix.lower()}" in SUFFIXES:
                     pictures[key] = member
                 elif suffix.lower() == "cls":
                     content = tar.extractfile(member).read(32)  # pyright: ignore[reportOptionalMemberAccess]

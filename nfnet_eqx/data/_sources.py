@@ -9,10 +9,7 @@ import numpy as np
 from jaxtyping import Integer, Shaped, UInt8
 
 from nfnet_eqx._errors import InputError
-
-PICTURE_SUFFIXES = frozenset(
-    ".avif .bmp .gif .jfif .jp2 .jpe .jpeg .jpg .pgm .png .ppm .tif .tiff .webp".split()
-)  # fmt: skip
+from nfnet_eqx.images import SUFFIXES
 
 
 class Example(NamedTuple):
@@ -162,6 +159,6 @@ def _pictures(folder: Path) -> list[str]:
         folders[:] = [name for name in folders if not name.startswith(".")]
         inside = Path(parent).relative_to(folder)
         for file in files:
-            if os.path.splitext(file)[1].lower() in PICTURE_SUFFIXES and not file.startswith("."):
+            if os.path.splitext(file)[1].lower() in SUFFIXES and not file.startswith("."):
                 found.append((inside / file).as_posix())
     return sorted(found)

@@ -17,12 +17,11 @@ from jaxtyping import Float32, UInt8
 from PIL import Image
 
 from nfnet_eqx._errors import InputError
-from nfnet_eqx.images._open import open_image
+from nfnet_eqx.images._open import ImageLike, open_image
 
 CropMode = Literal["center", "squash", "border"]
 Interpolation = Literal["bicubic", "bilinear", "nearest", "box", "hamming", "lanczos"]
 Resize = Literal["timm", "deepmind"]
-ImageLike = Image.Image | np.ndarray | str | os.PathLike[str]
 
 # timm's defaults for keys that a config leaves out.
 _DEFAULT_SIZE = (224, 224)
@@ -30,8 +29,8 @@ _DEFAULT_CROP_PCT = 0.875
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)
 _IMAGENET_STD = (0.229, 0.224, 0.225)
 
-# DeepMind resizes to this many pixels more than it crops, on each side.
-_DEEPMIND_MARGIN = 32
+# DeepMind resizes to this many pixels more than it crops, in height and in width.
+DEEPMIND_MARGIN = 32
 
 # A config may come from a stranger, and so may a picture: bounds far beyond any published checkpoint, which keep the
 # resized picture, and what Pillow needs on the way to it, within 64 million pixels.
@@ -46,7 +45,8 @@ _MAX_RESIZED_PIXELS = 64 * 1024 * 1024
 class Preprocess:
     """How a picture becomes the input of one checkpoint.
 
-    Orientation tags (EXIF) are not applied: the models were trained and measured without them.
+    An image with an EXIF orientation tag is turned upright when it is opened. timm's transform does not do so, and
+    published accuracies were measured without; of `open_image(image, orient=False)` this makes what timm makes of it.
 
     Attributes:
         input_size: height and width of the input, as in training.
@@ -58,8 +58,8 @@ class Preprocess:
         interpolation: Pillow's filter, for `resize="timm"`.
         mean: subtracted from each channel, on the scale 0 to 1.
         std: what each channel is then divided by.
-        resize: `"timm"`, or `"deepmind"`: cubic, without antialiasing, to `input_size + 32`, whatever `crop_pct`,
-            `crop_mode` and `interpolation` say (those then only tell timm what comes nearest).
+        resize: `"timm"`, or `"deepmind"`: cubic, without antialiasing, to 32 pixels more than the crop, whatever
+            `crop_pct`, `crop_mode` and `interpolation` say (those then only tell timm what comes nearest).
 
     Raises:
         InputError: naming every field whose value is impossible, and why.
@@ -79,31 +79,52 @@ class Preprocess:
         for name, value in _checked(vars(self)).items():
             object.__setattr__(self, name, value)
 
-    def size(self, *, use_test_size: bool = False) -> tuple[int, int]:
+    def size(self, *, use_test_size: bool = True) -> tuple[int, int]:
         """Height and width of what `__call__` returns."""
         return (use_test_size and self.test_input_size) or self.input_size
 
-    def __call__(self, image: ImageLike, *, use_test_size: bool = False) -> Float32[np.ndarray, "c h w"]:
-        """The normalised picture.
+    def __call__(self, image: ImageLike, *, use_test_size: bool = True) -> Float32[np.ndarray, "c h w"]:
+        """The normalised image, as `classify` shows it to the network.
 
         Args:
-            image: a Pillow image, an array of bytes (height, width, 3) or (height, width), or the path of a picture.
-            use_test_size: crop to `test_input_size` (and with `test_crop_pct`) instead of `input_size`.
+            image: a file name, bytes, a binary file, a Pillow image or an array: whatever `open_image` opens.
+            use_test_size: crop to `test_input_size` and with `test_crop_pct`. `False`: to `input_size`, the size in
+                training, which is what timm's own transform does by default.
 
         Raises:
-            InputError: the picture cannot be read, or is too long and thin to be resized.
+            InputError: the image cannot be read, or is too long and thin to be resized.
         """
-        name, picture = _as_rgb(image)
+        name = os.fsdecode(image) if isinstance(image, str | os.PathLike) else "image"
+        opened = open_image(image)
         if len(self.mean) not in (1, 3):
             raise InputError(f"Preprocess: mean has {len(self.mean)} values, so it is not for pictures (3 channels)")
         size = self.size(use_test_size=use_test_size)
         if self.resize == "deepmind":
-            pixels = _deepmind_resize(np.asarray(picture), size)
+            pixels = _deepmind_resize(np.asarray(opened), size)
         else:
             crop_pct = (use_test_size and self.test_crop_pct) or self.crop_pct
-            pixels = np.asarray(_timm_resize(picture, name, size, crop_pct, self)).astype(np.float32)
+            pixels = np.asarray(_timm_resize(opened, name, size, crop_pct, self)).astype(np.float32)
         mean, std = np.asarray(self.mean, np.float32), np.asarray(self.std, np.float32)
         return np.ascontiguousarray(((pixels / np.float32(255) - mean) / std).transpose(2, 0, 1))
+
+    @classmethod
+    def deepmind(cls, train_size: int, test_size: int | None = None) -> "Preprocess":
+        """DeepMind's evaluation of the NFNets.
+
+        Args:
+            train_size: side of the images in training, in pixels.
+            test_size: side of the images at which the network is best evaluated; `None`: `train_size`.
+        """
+        # timm knows no resizing to a margin around the crop, but this share of it comes to the same.
+        return cls(
+            input_size=(train_size, train_size),
+            test_input_size=None if test_size is None else (test_size, test_size),
+            crop_pct=train_size / (train_size + DEEPMIND_MARGIN),
+            test_crop_pct=None if test_size is None else test_size / (test_size + DEEPMIND_MARGIN),
+            crop_mode="squash",
+            interpolation="bicubic",
+            resize="deepmind",
+        )
 
     @classmethod
     def from_timm(cls, pretrained_cfg: Mapping[str, Any], *, resize: str = "timm") -> "Preprocess":
@@ -189,19 +210,6 @@ def _is_number(value: Any) -> TypeGuard[float]:
     )
 
 
-def _as_rgb(image: ImageLike) -> tuple[str, Image.Image]:
-    if isinstance(image, str | os.PathLike):
-        return os.fspath(image), open_image(image)
-    if isinstance(image, np.ndarray):
-        if image.dtype != np.uint8 or image.ndim not in (2, 3) or image.shape[2:] not in ((), (3,)) or not image.size:
-            raise InputError(
-                f"image: an array of {image.dtype} and shape {image.shape} is not a picture: give uint8 of shape"
-                " (height, width, 3) or (height, width)"
-            )
-        image = Image.fromarray(np.ascontiguousarray(image))
-    return "image", image.convert("RGB")
-
-
 def _timm_resize(image: Image.Image, name: str, size: tuple[int, int], crop_pct: float, how: Preprocess) -> Image.Image:
     height, width = size
     fit_h, fit_w = math.floor(height / crop_pct), math.floor(width / crop_pct)
@@ -252,8 +260,8 @@ def _deepmind_resize(pixels: UInt8[np.ndarray, "H W 3"], size: tuple[int, int]) 
     resized: np.ndarray = pixels
     for axis in (0, 1) if pixels.shape[0] > pixels.shape[1] else (1, 0):
         side = size[axis]
-        taps, weights = _keys_taps(pixels.shape[axis], side + _DEEPMIND_MARGIN)
-        middle = slice(_DEEPMIND_MARGIN // 2, _DEEPMIND_MARGIN // 2 + side)
+        taps, weights = _keys_taps(pixels.shape[axis], side + DEEPMIND_MARGIN)
+        middle = slice(DEEPMIND_MARGIN // 2, DEEPMIND_MARGIN // 2 + side)
         shape = [1, 1, 1]
         shape[axis] = side
         terms = [

@@ -100,7 +100,7 @@ def _adapted(network: NFNetConfig, config: TrainConfig, num_classes: int) -> NFN
 
 
 def _published_preprocess(network: NFNetConfig, config: TrainConfig) -> Preprocess:
-    """How the networks of either numerics were evaluated; the crop's share is what comes nearest for timm."""
+    """How the networks of either numerics were evaluated."""
     if network.numerics == "timm":
         return Preprocess()
-    return Preprocess(resize="deepmind", crop_mode="squash", crop_pct=config.eval_size / (config.eval_size + 32))
+    return Preprocess.deepmind(config.image_size, config.eval_size)

@@ -27,10 +27,10 @@ NUMERICS = {"equinox", "jax", "jaxtyping", "numpy"}
 PACKAGES = {
     "ground": NUMERICS,
     "models": NUMERICS,
-    "images": {"PIL", "jaxtyping", "numpy"},
+    "images": {"PIL", "jaxtyping", "numpy", "simplejpeg"},
     "checkpoints": NUMERICS | {"huggingface_hub"},  # writes the front matter of a card
     "optim": NUMERICS | {"optax"},
-    "data": NUMERICS | {"PIL", "absl", "array_record", "cv2", "datasets", "grain", "simplejpeg", "sklearn"},
+    "data": NUMERICS | {"PIL", "absl", "array_record", "cv2", "datasets", "grain", "sklearn"},
     "convert": NUMERICS | {"timm", "torch", "torchvision"},  # these three: verify, where installed
     "zoo": NUMERICS | {"huggingface_hub", "tqdm"},
     "train": NUMERICS | {"PIL", "matplotlib", "optax", "orbax", "tensorboardX", "tqdm"},

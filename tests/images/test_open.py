@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from nfnet_eqx._errors import InputError
-from nfnet_eqx.images._preprocess import open_image
+from nfnet_eqx.images import _decode, check_file, open_image
 
 ROOT = Path(__file__).resolve().parents[2]
 PHOTO = ROOT / "examples" / "images" / "chelsea.jpg"
@@ -33,27 +33,23 @@ def png(width: int, height: int, data: bytes = b"") -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(data)) + chunk(b"IEND", b"")
 
 
-@pytest.mark.parametrize("name", PICTURES)
+@pytest.mark.parametrize("name", [name for name in PICTURES if name != "sixteen.png"])
 def test_a_picture_is_what_pillow_makes_of_it_in_rgb(name: str):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         with Image.open(DATA / name) as image:
             expected = np.asarray(image.convert("RGB"))
-    picture = open_image(DATA / name)  # a warning of Pillow's would fail the test
+    picture = open_image(DATA / name, orient=False)  # a warning of Pillow's would fail the test
     assert picture.mode == "RGB"
     np.testing.assert_array_equal(np.asarray(picture), expected)
 
 
-def test_an_orientation_tag_turns_nothing():
-    with Image.open(DATA / "turned.png") as tagged:
-        assert tagged.getexif()[0x0112] == 6
-    assert open_image(DATA / "turned.png").size == (64, 43)
-
-
-def test_broken_exif_costs_neither_the_photo_nor_a_warning(tmp_path: Path):
+def test_broken_exif_costs_neither_the_photo_nor_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     path = tmp_path / "photo.jpg"
     with Image.open(PHOTO) as photo:
         photo.save(path, exif=b"Exif\0\0MM\0*\0\0\0\x08\xff\xff" + b"\xff" * 40)
+    assert open_image(path).size == (451, 300)
+    monkeypatch.setattr(_decode, "simplejpeg", None)
     assert open_image(path).size == (451, 300)
 
 
@@ -106,6 +102,9 @@ def test_what_is_no_whole_picture_is_refused_in_one_line(kind: str, tmp_path: Pa
     make(path)
     with pytest.raises(InputError, match=reason) as error:
         open_image(path)
+    if kind in ("missing", "folder", "pipe", "empty"):
+        with pytest.raises(InputError, match=reason):
+            check_file(path)
     message = str(error.value)
     assert message.startswith(f"{path}: ")
     assert "\n" not in message
@@ -123,7 +122,7 @@ def test_a_file_that_may_not_be_read_is_not_called_damaged(tmp_path: Path):
 
 PEAK = """
 import re, sys
-from nfnet_eqx.images._preprocess import Preprocess
+from nfnet_eqx.images import Preprocess
 try:
     print(Preprocess()(sys.argv[1]).shape)
 except ValueError as error:

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from nfnet_eqx._errors import InputError
-from nfnet_eqx.images._preprocess import Preprocess
+from nfnet_eqx.images import Preprocess, open_image
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA = ROOT / "tests" / "data" / "preprocess"
@@ -40,11 +40,21 @@ def test_the_reference_files_are_those_that_were_made():
     )
 
 
+def as_timm_opens_it(path: Path) -> Path | Image.Image:
+    """Where `open_image` differs, on purpose: it scales sixteen bits and turns a photo upright."""
+    if path.name not in ("sixteen.png", "turned.png"):
+        return path
+    with Image.open(path) as image:
+        converted = image.convert("RGB")
+    converted.info = {}
+    return converted
+
+
 @pytest.mark.parametrize("case", CASES, ids=map(case_id, CASES))
 def test_the_output_is_that_of_timm(case: tuple[int, dict[str, Any]], references: dict[str, np.ndarray]):
     index, expected = case
     preprocess = Preprocess.from_timm(expected["config"])
-    output = preprocess(DATA / expected["picture"], use_test_size=expected["test"])
+    output = preprocess(as_timm_opens_it(DATA / expected["picture"]), use_test_size=expected["test"])
     assert output.dtype == np.float32
     assert output.flags.c_contiguous
     assert list(output.shape) == expected["shape"]
@@ -113,6 +123,36 @@ def test_a_path_a_picture_and_an_array_give_the_same(resize: Any):
 def test_an_array_that_is_no_picture_is_refused(array: np.ndarray):
     with pytest.raises(InputError, match=r"uint8 of shape \(height, width, 3\)"):
         Preprocess()(array)
+
+
+def test_sixteen_bits_give_what_their_eight_give():
+    # Made from grey.png, each level times 257.
+    np.testing.assert_array_equal(Preprocess()(DATA / "sixteen.png"), Preprocess()(DATA / "grey.png"))
+
+
+@pytest.mark.parametrize("resize", ["timm", "deepmind"])
+def test_a_photo_is_upright_unless_it_was_opened_otherwise(resize: Any):
+    preprocess = Preprocess(input_size=(32, 32), resize=resize, crop_mode="squash")
+    with Image.open(DATA / "turned.png") as tagged:
+        lying = tagged.convert("RGB")
+        lying.info = {}
+        upright = lying.transpose(Image.Transpose.ROTATE_270)
+        for image in (DATA / "turned.png", (DATA / "turned.png").read_bytes(), tagged, tagged.convert("RGB")):
+            np.testing.assert_array_equal(preprocess(image), preprocess(upright))
+    np.testing.assert_array_equal(preprocess(open_image(DATA / "turned.png", orient=False)), preprocess(lying))
+    np.testing.assert_array_equal(preprocess(open_image(DATA / "turned.png")), preprocess(upright))
+
+
+def test_deepminds_evaluation_is_said_once():
+    assert Preprocess.deepmind(192, 256) == Preprocess(
+        input_size=(192, 192),
+        test_input_size=(256, 256),
+        crop_pct=192 / 224,
+        test_crop_pct=256 / 288,
+        crop_mode="squash",
+        resize="deepmind",
+    )
+    assert Preprocess.deepmind(64).size() == (64, 64)
 
 
 def test_one_mean_for_all_channels_is_that_mean_for_each():
@@ -203,11 +243,20 @@ def test_missing_keys_and_nulls_take_timms_defaults():
     assert Preprocess.from_timm({**nulls, "num_classes": 10, "pool_size": [7, 7]}) == default
 
 
+def test_the_test_size_is_the_default_and_the_training_size_is_asked_for():
+    preprocess = Preprocess(input_size=(16, 24), test_input_size=(40, 48), crop_pct=0.5, test_crop_pct=1.0)
+    photo = Image.open(PHOTOS[0])
+    assert (preprocess.size(), preprocess.size(use_test_size=False)) == ((40, 48), (16, 24))
+    np.testing.assert_array_equal(preprocess(photo), preprocess(photo, use_test_size=True))
+    training = Preprocess(input_size=(16, 24), crop_pct=0.5)
+    np.testing.assert_array_equal(preprocess(photo, use_test_size=False), training(photo))
+
+
 def test_without_test_settings_the_test_size_is_the_training_size():
     preprocess = Preprocess(input_size=(40, 50), crop_pct=0.5)
     assert preprocess.size(use_test_size=True) == (40, 50)
     photo = Image.open(PHOTOS[0])
-    np.testing.assert_array_equal(preprocess(photo, use_test_size=True), preprocess(photo))
+    np.testing.assert_array_equal(preprocess(photo, use_test_size=True), preprocess(photo, use_test_size=False))
 
 
 def test_the_test_crop_is_used_even_at_the_training_size():

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from nfnet_eqx._errors import InputError
-from nfnet_eqx.data import Example, _decode, decode
+from nfnet_eqx.data import Augment, Example, decode, eval_stream, train_stream
+from nfnet_eqx.images import _decode
 
 ROOT = Path(__file__).resolve().parents[2]
 PHOTO = ROOT / "examples" / "images" / "chelsea.jpg"
@@ -52,9 +53,11 @@ def test_the_pixels_are_those_of_pillow(name: str, fast: bool, monkeypatch: pyte
         monkeypatch.setattr(_decode, "simplejpeg", None)
     data = cases()[name]
     # The name's suffix says nothing: ImageNet has a PNG named .JPEG.
-    pixels = decode(Example(data, 0, "picture.JPEG"))
+    pixels = decode(Example(data, 0, "picture.JPEG"), orient=False)
     assert pixels.dtype == np.uint8
     np.testing.assert_array_equal(pixels, np.asarray(Image.open(io.BytesIO(data)).convert("RGB")))
+    upright = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
+    np.testing.assert_array_equal(decode(Example(data, 0, "picture.JPEG")), np.asarray(upright.convert("RGB")))
 
 
 @pytest.mark.parametrize("shape", [(5, 7), (5, 7, 1), (5, 7, 3)])
@@ -121,3 +124,31 @@ def test_a_missing_package_is_named_with_how_to_get_it(package: str):
     code = f"import sys; sys.modules[{package!r}] = None\ntry: import nfnet_eqx.data\nexcept ValueError as e: print(e)"
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert result.stdout == f"nfnet_eqx.data needs {package}: pip install 'nfnet-eqx[train]'\n", result.stderr
+
+
+def test_a_stream_shows_photos_upright_unless_it_is_told_not_to():
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    photo = Image.open(PHOTO).convert("RGB").crop((0, 0, 48, 36))
+    data = saved(photo, "PNG", exif=turned)
+
+    class One:
+        name, classes, num_classes = "one", None, 1
+
+        def __len__(self) -> int:
+            return 1
+
+        def __getitem__(self, index: int) -> Example:
+            return Example(data, 0, "photo.png")
+
+    def shape(picture: Image.Image) -> np.ndarray:
+        return np.full((1, 1, 1), picture.width / picture.height, np.float32)
+
+    (upright,) = eval_stream(One(), shape, batch_size=1)
+    (lying,) = eval_stream(One(), shape, batch_size=1, orient=False)
+    assert (float(upright.image[0, 0, 0, 0]), float(lying.image[0, 0, 0, 0])) == (0.75, pytest.approx(4 / 3))
+    stream = train_stream(One(), Augment(crop="none", flip=False), image_size=36, batch_size=1, seed=0)
+    batch = next(stream)
+    stream.close()
+    expected = np.asarray(photo.transpose(Image.Transpose.ROTATE_270).resize((36, 36)), np.int32)
+    assert np.abs(batch.image[0] - expected).mean() < 8
