@@ -14,7 +14,7 @@ from nfnet_eqx.checkpoints._checkpoint import (
     sha256,
 )
 from nfnet_eqx.checkpoints._classes import ClassOrder, match_classes
-from nfnet_eqx.checkpoints._classify import Prediction, classify
+from nfnet_eqx.checkpoints._classify import Prediction, classify, predict
 from nfnet_eqx.checkpoints._tensors import INDEX_SUFFIX, Placement, load_tensors, read_index
 from nfnet_eqx.checkpoints._timm import config_to_timm
 
@@ -39,6 +39,7 @@ __all__ = [
     "load_checkpoint",
     "load_tensors",
     "match_classes",
+    "predict",
     "read_index",
     "save_pretrained",
     "sha256",

@@ -103,8 +103,8 @@ class Checkpoint:
         """The classes that the network finds most probable in a picture, the best first.
 
         Args:
-            image: a file name, a Pillow image, or an array of bytes (height, width, 3).
-            top: how many classes.
+            image: a file name, bytes, a binary file, a Pillow image or an array (`nfnet_eqx.images.open_image`).
+            top: how many classes; all of them where there are fewer.
 
         Raises:
             InputError: the picture cannot be read, or the network has no classifier.

@@ -1,7 +1,8 @@
 """From pictures to classes: preprocessing, one compiled call for a batch, softmax, the most probable names."""
 
+import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import equinox as eqx
@@ -14,8 +15,9 @@ from nfnet_eqx._errors import InputError
 from nfnet_eqx.images import ImageLike, Preprocess
 from nfnet_eqx.models import NFNet
 
-# Pixels in one compiled call, sixteen pictures of 256 x 256: it bounds the memory that a folder of thousands takes.
+# What one compiled call takes at most: it bounds the memory that a folder of thousands takes.
 _BATCH_PIXELS = 16 * 256 * 256
+_BATCH_IMAGES = 64
 
 
 class Prediction(NamedTuple):
@@ -29,24 +31,45 @@ def classify(
     model: NFNet,
     preprocess: Preprocess,
     labels: Sequence[str] | None,
-    images: Sequence[ImageLike],
+    images: Iterable[ImageLike],
     *,
     top: int = 5,
 ) -> Iterator[list[Prediction]]:
-    """The most probable classes of each picture, at the checkpoint's test size.
+    """The most probable classes of each image, at the checkpoint's test size.
 
     Args:
         model: a network with a classifier.
-        preprocess: what the network expects of a picture.
+        preprocess: what the network expects of an image.
         labels: the name of each class; `None` names them by their index.
-        images: paths, Pillow images or arrays of bytes; only a batch of them is in memory at a time.
+        images: whatever `open_image` opens; each is opened when its turn comes, and only a batch of inputs is in memory
+            at a time.
         top: how many classes; all of them where there are fewer.
 
     Yields:
-        For each picture, its classes from the most probable one down.
+        For each image, its classes from the most probable one down.
 
     Raises:
-        InputError: a picture, `top` or the number of labels cannot be used, or the network has no classifier.
+        InputError: an image, `top` or the number of labels cannot be used, or the network has no classifier.
+    """
+    return predict(model, map(preprocess, images), labels, top=top)
+
+
+def predict(
+    model: NFNet, inputs: Iterable[Float32[np.ndarray, "c h w"]], labels: Sequence[str] | None, *, top: int = 5
+) -> Iterator[list[Prediction]]:
+    """`classify` for images that are preprocessed already, all to one size.
+
+    Args:
+        model: a network with a classifier.
+        inputs: what `Preprocess` makes of images; taken as they are needed.
+        labels: the name of each class; `None` names them by their index.
+        top: how many classes; all of them where there are fewer.
+
+    Yields:
+        For each input, its classes from the most probable one down.
+
+    Raises:
+        InputError: `top` or the number of labels cannot be used, or the network has no classifier.
     """
     classes = model.config.num_classes
     if classes == 0:
@@ -60,13 +83,23 @@ def classify(
     if model.config.in_channels != 3:
         raise InputError(f"the network takes {model.config.in_channels} channels; a picture has 3 (RGB)")
     names = labels or [f"class {i}" for i in range(classes)]
-    batch_size = max(1, min(len(images), _BATCH_PIXELS // math.prod(preprocess.size(use_test_size=True))))
-    for start in range(0, len(images), batch_size):
-        batch = images[start : start + batch_size]
-        pictures = [preprocess(image, use_test_size=True) for image in batch]
-        filled = pictures + [pictures[0]] * (batch_size - len(batch))  # so that nothing is compiled twice
+    for batch, size in _batches(iter(inputs)):
+        filled = batch + [batch[0]] * (size - len(batch))  # so that nothing is compiled twice
         probabilities = np.asarray(_probabilities(model, np.stack(filled)))[: len(batch)]
         yield from (_best(p, names, top) for p in probabilities)
+
+
+def _batches(inputs: Iterator[np.ndarray]) -> Iterator[tuple[list[np.ndarray], int]]:
+    """The inputs in batches, and the size of the first, which the last may not reach."""
+    first = next(inputs, None)
+    if first is None:
+        return
+    most = min(_BATCH_IMAGES, max(1, _BATCH_PIXELS // math.prod(first.shape[1:])))
+    batch = [first, *itertools.islice(inputs, most - 1)]
+    size = len(batch)
+    while batch:
+        yield batch, size
+        batch = list(itertools.islice(inputs, size))
 
 
 @eqx.filter_jit

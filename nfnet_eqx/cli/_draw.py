@@ -2,13 +2,16 @@
 
 import bisect
 import functools
+import io
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from importlib import resources
 
 from PIL import Image, ImageDraw, ImageEnhance, ImageFilter, ImageFont, ImageOps
 
 from nfnet_eqx._errors import InputError
 from nfnet_eqx.checkpoints import Prediction
+from nfnet_eqx.cli._text import printable
 
 MOST_PICTURES = 100
 MOST_CLASSES = 10
@@ -143,13 +146,30 @@ def _rounded(size: tuple[int, int], radius: int) -> Image.Image:
 
 
 @functools.cache
-def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    return ImageFont.load_default(size)
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    """DejaVu Sans 2.35, which ships with the package: Latin, Greek, Cyrillic, Armenian, Georgian, Hebrew, Arabic."""
+    file = resources.files("nfnet_eqx.cli") / "fonts" / "DejaVuSans.ttf"
+    return ImageFont.truetype(io.BytesIO(file.read_bytes()), size)
 
 
-def _shorten(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, room: float, keep_end: bool = False) -> str:
+def missing_glyphs(texts: Iterable[str]) -> str:
+    """The characters of these texts that the sheet's font has no glyph for, in order: they are drawn as boxes."""
+    characters = set().union(*(text[:_LONGEST_TEXT] for text in texts))
+    box = _drawn("\U0010ffff")  # no character, so that no font has it
+    return "".join(sorted(c for c in characters if c.isprintable() and _drawn(c) == box))
+
+
+def _drawn(character: str) -> bytes:
+    canvas = Image.new("L", (64, 32))
+    ImageDraw.Draw(canvas).text((16, 4), character, 255, _font(16))
+    return canvas.tobytes()
+
+
+def _shorten(text: str, font: ImageFont.FreeTypeFont, room: float, keep_end: bool = False) -> str:
     """The text, or as much of its start (or end) as fits, with an ellipsis."""
-    text = " ".join(text.split())
+    # One character more than can be drawn tells that there is more; a label can have megabytes.
+    text = text[-_LONGEST_TEXT - 1 :] if keep_end else text[: _LONGEST_TEXT + 1]
+    text = printable(" ".join(text.split()))
     if len(text) <= _LONGEST_TEXT and font.getlength(text) <= room:
         return text
 

@@ -1,5 +1,7 @@
 """Classes of pictures: batches, names, probabilities."""
 
+import io
+from collections.abc import Iterator
 from pathlib import Path
 
 import equinox as eqx
@@ -9,10 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nfnet_eqx import NFNet, NFNetConfig
+from nfnet_eqx import Checkpoint, NFNet, NFNetConfig
 from nfnet_eqx._errors import InputError
 from nfnet_eqx.checkpoints import _classify as module
-from nfnet_eqx.checkpoints._classify import Prediction, classify
+from nfnet_eqx.checkpoints._classify import Prediction, classify, predict
 from nfnet_eqx.images._preprocess import Preprocess
 
 PHOTOS = sorted((Path(__file__).resolve().parents[2] / "examples" / "images").glob("*.jpg"))
@@ -93,3 +95,32 @@ def test_all_classes_are_given_where_more_are_asked_for_and_sum_to_one():
 def test_what_cannot_be_classified_is_refused(changes: dict, labels: tuple[str, ...] | None, top: int, reason: str):
     with pytest.raises(InputError, match=reason):
         list(classify(model(**changes), PREPROCESS, labels, PHOTOS[:1], top=top))
+
+
+def test_inputs_are_taken_a_batch_at_a_time_and_never_more_than_64(monkeypatch: pytest.MonkeyPatch):
+    taken = 0
+
+    def inputs() -> Iterator[np.ndarray]:
+        nonlocal taken
+        for _ in range(150):
+            taken += 1
+            yield np.zeros((3, 32, 24), np.float32)
+
+    shapes = []
+    run = module._probabilities
+    monkeypatch.setattr(module, "_probabilities", lambda network, x: shapes.append(x.shape) or run(network, x))
+    running = predict(model(), inputs(), LABELS, top=1)
+    next(running)
+    assert taken == 64
+    assert 1 + len(list(running)) == taken == 150
+    assert shapes == [(64, 3, 32, 24)] * 3, "one shape, compiled once"
+
+
+def test_a_checkpoint_classifies_whatever_can_be_opened():
+    ckpt = Checkpoint(model=model(), preprocess=PREPROCESS, labels=LABELS, architecture="tiny")
+    expected = ckpt.classify(PHOTOS[0])
+    pixels = np.asarray(Image.open(PHOTOS[0]).convert("RGB"))
+    data = PHOTOS[0].read_bytes()
+    for image in (str(PHOTOS[0]), data, io.BytesIO(data), Image.open(PHOTOS[0]), pixels, jnp.asarray(pixels)):
+        assert ckpt.classify(image) == expected, type(image)
+    assert ckpt.preprocess(PHOTOS[0]).shape == (3, 32, 24), "the size that classify uses"

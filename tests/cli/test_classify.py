@@ -11,7 +11,11 @@ import pytest
 from PIL import Image
 
 from nfnet_eqx import Checkpoint, NFNet, NFNetConfig, Preprocess, save_pretrained
+from nfnet_eqx.checkpoints import Prediction
 from nfnet_eqx.cli import main
+from nfnet_eqx.cli._text import width
+from nfnet_eqx.cli.classify import _as_json, _as_table
+from nfnet_eqx.images import _open
 
 PHOTOS = Path(__file__).resolve().parents[2] / "examples" / "images"
 CHELSEA = PHOTOS / "chelsea.jpg"
@@ -114,6 +118,58 @@ def test_all_bad_pictures_of_a_folder_are_named_in_one_line(
     assert "chelsea" not in message
 
 
+def test_a_bad_picture_that_only_decoding_shows_does_not_hide_the_others(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    (tmp_path / "half.jpg").write_bytes(BAD["truncated.jpg"])
+    Image.new("L", (60_000, 1)).save(tmp_path / "thread.png")
+    Image.new("L", (2, 2)).save(tmp_path / "good.png")
+    centre = tmp_path / "centre"
+    shutil.copytree(model, centre)
+    config = json.loads((centre / "config.json").read_text())
+    config["pretrained_cfg"] |= {"crop_mode": "center", "input_size": [3, 64, 64]}
+    (centre / "config.json").write_text(json.dumps(config))
+    message = refusal(capsys, *sorted(tmp_path.glob("*.*g")), "--model", centre)
+    assert f"{tmp_path / 'half.jpg'}: is damaged" in message
+    assert f"{tmp_path / 'thread.png'}: " in message
+    assert "too long and thin" in message
+    assert "good.png" not in message
+
+
+def test_each_picture_is_decoded_once(
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    decoded = []
+
+    def counting(file, name, **options):
+        decoded.append(name)
+        return decode_file(file, name, **options)
+
+    decode_file = _open.decode_file
+    monkeypatch.setattr(_open, "decode_file", counting)
+    assert main(["classify", str(PHOTOS), "--model", model, "--save", str(tmp_path / "sheet.png")]) == 0
+    assert decoded == [str(path) for path in sorted(PHOTOS.glob("*.jpg"))]
+
+
+def test_a_photo_of_a_phone_is_classified_and_drawn_upright(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    sheets = []
+    tables = []
+    with Image.open(CHELSEA) as photo:
+        photo.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "lying.png", exif=exif)
+        photo.save(tmp_path / "upright.png")
+    for name in ("lying.png", "upright.png"):
+        picture = (tmp_path / name).rename(tmp_path / "photo.png")
+        assert main(["classify", str(picture), "--model", model, "--save", str(tmp_path / "sheet.png")]) == 0
+        tables.append(capsys.readouterr().out)
+        sheets.append((tmp_path / "sheet.png").read_bytes())
+    assert tables[0] == tables[1]
+    assert sheets[0] == sheets[1]
+
+
 def test_a_bad_picture_is_found_before_the_model_is_loaded(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     (tmp_path / "empty.jpg").touch()
     assert "empty.jpg: is empty" in refusal(capsys, tmp_path / "empty.jpg", "--model", tmp_path / "no-model")
@@ -155,8 +211,46 @@ def test_a_name_that_a_terminal_would_obey_is_printed_without_its_teeth(
 ):
     shutil.copy(CHELSEA, tmp_path / "\x1b[31mred\udcff.jpg")
     assert main(["classify", str(tmp_path), "--model", model, "--top", "1"]) == 0
-    assert capsys.readouterr().out.startswith("?[31mred?.jpg  ")
+    assert capsys.readouterr().out.startswith(r"\x1b[31mred\udcff.jpg  ")
 
 
 def test_less_than_one_class_is_refused(model: str, capsys: pytest.CaptureFixture[str]):
     assert "top (=0)" in refusal(capsys, CHELSEA, "--model", model, "--top", "0")
+
+
+STRANGE = [
+    "cat",
+    "日本語の猫",
+    "Vo\u0308gel",
+    "\u202egpj.exe",
+    "a\u2028b",
+    "zero\u200bwidth",
+    "\x1b[2J",
+    "\ud800",
+    "x" * 7_000_000,
+]
+
+
+def test_columns_stand_below_each_other_whatever_the_labels_and_names_are():
+    predictions = [[Prediction(label, 0.5) for label in STRANGE]] * 2
+    lines = _as_table([Path("日本.jpg"), Path("ab\udcff\u202e.jpg")], predictions).splitlines()
+    assert len(lines) == 2 * len(STRANGE)
+    assert len({width(line) for line in lines}) == 1
+    assert all(line.isprintable() and line.endswith("50.00 %") for line in lines)
+    assert len(lines[0]) < 200, "a label of megabytes is cut"
+
+
+def test_the_json_holds_labels_unchanged_in_plain_ascii():
+    text = _as_json("model", [Path("日本.jpg")], [[Prediction(label, 0.5) for label in STRANGE]])
+    assert text.isascii() and "\x1b" not in text
+    assert [entry["label"] for entry in json.loads(text)["pictures"][0]["classes"]] == STRANGE
+
+
+@pytest.mark.parametrize(("file", "boxes"), [("Vögel – Птицы.png", ""), ("日本語.png", "日本語")])
+def test_what_the_sheet_cannot_write_is_said(
+    file: str, boxes: str, model: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    Image.new("RGB", (8, 8)).save(tmp_path / file)
+    assert main(["classify", str(tmp_path / file), "--model", model, "--save", str(tmp_path / "sheet.png")]) == 0
+    said = [record.getMessage() for record in caplog.records if "boxes" in record.getMessage()]
+    assert [message.endswith(f"no glyphs for {boxes}") for message in said] == ([True] if boxes else [])

@@ -8,7 +8,7 @@ from PIL import Image
 
 from nfnet_eqx._errors import InputError
 from nfnet_eqx.checkpoints._classify import Prediction
-from nfnet_eqx.cli._draw import MOST_PICTURES, draw_predictions
+from nfnet_eqx.cli._draw import MOST_PICTURES, draw_predictions, missing_glyphs
 
 PHOTO = Path(__file__).resolve().parents[2] / "examples" / "images" / "chelsea.jpg"
 PREDICTIONS = [Prediction("cat", 0.9), Prediction("dog", 0.09), Prediction("a frog", 0.01)]
@@ -64,7 +64,11 @@ def test_the_bar_is_as_long_as_the_class_is_probable():
     assert bars[0.5] == pytest.approx(bars[1.0] / 2, rel=0.05)
 
 
-@pytest.mark.parametrize("label", ["", "x" * 500, "an endless name " * 40, "two\nlines", "größer, Ελλάδα, 猫"])
+@pytest.mark.parametrize(
+    "label",
+    ["", "x" * 500, "an endless name " * 40, "two\nlines", "größer, Ελλάδα, 猫", "\ud800 \u202e", "x" * 7_000_000],
+    ids=lambda label: ascii(label[:20]),
+)
 def test_a_label_or_title_of_any_length_keeps_to_its_card(label: str):
     black = Image.new("RGB", (40, 30))
     sheet = draw(black, title=label, predictions=[Prediction(label, 0.5)])
@@ -91,3 +95,19 @@ def test_pictures_of_any_mode_are_drawn():
 def test_no_picture_or_too_many_are_refused(count: int):
     with pytest.raises(InputError, match=f"1 to {MOST_PICTURES} pictures, not {count}"):
         draw(*[Image.new("RGB", (4, 3))] * count)
+
+
+@pytest.mark.parametrize("text", ["Vögel – oiseaux, łódź, Đặng", "Ελλάδα, γάτα", "Птицы, кошка", "a \u202e\n\x1b", ""])
+def test_latin_greek_and_cyrillic_have_glyphs(text: str):
+    assert missing_glyphs([text]) == ""
+
+
+def test_characters_without_a_glyph_are_named():
+    assert missing_glyphs(["日本語", "a 猫", "語"]) == "".join(sorted("日本語猫"))
+
+
+def test_letters_are_drawn_as_themselves():
+    sheets = [draw(Image.new("RGB", (4, 3)), predictions=[Prediction(letter, 0.5)]) for letter in "öоłλ猫本"]
+    pixels = [sheet.tobytes() for sheet in sheets]
+    assert len(set(pixels[:4])) == 4
+    assert pixels[4] == pixels[5], "two boxes"
