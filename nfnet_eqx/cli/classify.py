@@ -41,7 +41,7 @@ def classify(
     json: bool = False,
     save: Annotated[Path | None, tyro.conf.arg(metavar="PNG")] = None,
 ) -> None:
-    """Print the most probable classes of each picture.
+    """Print the most probable classes of each picture. A photo with an orientation tag (EXIF) is turned upright first.
 
     Example:
         nfnet-eqx classify examples/images --top 3 --save sheet.png

@@ -76,14 +76,12 @@ def decode_file(
         raise InputError(f"{name}: is damaged ({one_line(error)}); fetch or save it again") from None
 
 
-def rgb(image: Image.Image, name: str, *, orient: bool) -> Image.Image:
-    """A Pillow image as a new one in RGB, without metadata.
+def rgb(image: Image.Image, name: str) -> Image.Image:
+    """A Pillow image as a new one in RGB, without metadata: no one can turn it once more.
 
     Raises:
         InputError: its pixels have 32 bits.
     """
-    image.load()  # some formats have their metadata at the end
-    exif = image.info.get("exif")
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format in _SIXTEEN_BITS_AS_32):
         converted = Image.fromarray(eight_bits(np.asarray(image))).convert("RGB")
     elif image.mode in ("I", "F"):
@@ -95,10 +93,19 @@ def rgb(image: Image.Image, name: str, *, orient: bool) -> Image.Image:
             image = image.copy()
             del image.info["transparency"]
         converted = image.convert("RGB")
-    how = turn(exif) if orient and isinstance(exif, bytes) else None
-    converted = converted if how is None else converted.transpose(how)
-    converted.info = {}  # so that no one turns it again
+    converted.info = {}
     return converted
+
+
+def turn_of(image: Image.Image) -> Image.Transpose | None:
+    """What turns a Pillow image upright; it has to be loaded, for some formats have their metadata at the end."""
+    exif = image.info.get("exif")
+    return turn(exif) if isinstance(exif, bytes) else None
+
+
+def turned(image: Image.Image, how: Image.Transpose | None) -> Image.Image:
+    """The image, turned if it has to be."""
+    return image if how is None else image.transpose(how)
 
 
 def eight_bits(levels: Integer[np.ndarray, "..."]) -> UInt8[np.ndarray, "..."]:
@@ -121,7 +128,8 @@ def _decode_jpeg(data: bytes, name: str, orient: bool) -> Image.Image | UInt8[np
         image = _decode_with_pillow(io.BytesIO(jpeg_without_metadata(data)), name, orient=False)
     else:
         image = Image.fromarray(pixels)
-    return image if how is None else image.transpose(how)
+        del pixels  # a large photo must not be in memory three times
+    return turned(image, how)
 
 
 def _decode_with_simplejpeg(data: bytes) -> UInt8[np.ndarray, "h w 3"] | None:
@@ -147,7 +155,10 @@ def _decode_with_pillow(file: io.BufferedReader | io.BytesIO, name: str, orient:
         raise InputError(
             f"{name}: is too large ({width} x {height}); make it smaller than {limit:,} pixels and {_MAX_SIDE:,} a side"
         )
-    return rgb(image, name, orient=orient)
+    converted = rgb(image, name)
+    how = turn_of(image) if orient else None
+    image.close()  # as in `_decode_jpeg`
+    return turned(converted, how)
 
 
 def _identify(file: io.BufferedReader | io.BytesIO, name: str) -> Image.Image:

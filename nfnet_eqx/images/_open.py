@@ -11,7 +11,7 @@ from jaxtyping import Array
 from PIL import Image
 
 from nfnet_eqx._errors import InputError
-from nfnet_eqx.images._decode import decode_file, eight_bits, one_line, rgb
+from nfnet_eqx.images._decode import decode_file, eight_bits, one_line, rgb, turn_of, turned
 
 
 @runtime_checkable
@@ -115,7 +115,8 @@ def _read_all(file: BinaryFile) -> bytes:
 
 def _from_pillow(image: Image.Image, *, orient: bool) -> Image.Image:
     try:
-        return rgb(image, "image", orient=orient)
+        converted = rgb(image, "image")
+        return turned(converted, turn_of(image) if orient else None)
     except InputError:
         raise
     except Exception as error:  # it was opened without being read, and now its file is closed or cut off

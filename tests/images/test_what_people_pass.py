@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import hypothesis
+import hypothesis.strategies as st
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -241,3 +243,40 @@ def test_what_pillow_would_warn_of_warns_nobody(recwarn: pytest.WarningsRecorder
         with contextlib.suppress(InputError):
             open_image.__wrapped__(image)  # type: ignore[attr-defined]
     assert not recwarn.list
+
+
+def encoded() -> list[bytes]:
+    """A small image in every format, grey and in colour."""
+    found = []
+    photo = Image.open(PHOTO).convert("RGB").resize((24, 18))
+    for kind in ("JPEG", "PNG", "WEBP", "GIF", "AVIF", "BMP", "JPEG2000", "PPM", "TIFF"):
+        for picture in (photo, photo.convert("L")):
+            buffer = io.BytesIO()
+            picture.save(buffer, kind)
+            found.append(buffer.getvalue())
+    return [*found, saved(LEVELS[:16, :16], "PNG"), sixteen_bit_pgm(LEVELS[:16, :16])]
+
+
+ENCODED = encoded()
+
+
+@hypothesis.given(st.data())
+def test_any_change_of_any_file_gives_an_image_or_one_sentence(data: st.DataObject):
+    image = bytearray(data.draw(st.sampled_from(ENCODED)))
+    for _ in range(data.draw(st.integers(1, 6))):
+        # Most of what decides is at the start.
+        place = data.draw(st.integers(0, min(len(image) - 1, 80)) | st.integers(0, len(image) - 1))
+        image[place] = data.draw(st.integers(0, 255))
+    cut = bytes(image[: data.draw(st.integers(1, len(image)))]) if data.draw(st.booleans()) else bytes(image)
+    try:
+        assert decode_image(cut, "x.jpg").shape[2] == 3
+    except InputError as error:
+        assert str(error).startswith("x.jpg: ")
+        assert "\n" not in str(error)
+
+
+def test_the_first_of_a_phones_two_images_is_taken():
+    photos = [Image.open(PHOTO).convert("RGB").resize((24, 18)), Image.new("RGB", (24, 18))]
+    buffer = io.BytesIO()
+    photos[0].save(buffer, "MPO", save_all=True, append_images=photos[1:])
+    np.testing.assert_array_equal(decode_image(buffer.getvalue()), np.asarray(Image.open(buffer).convert("RGB")))
