@@ -46,7 +46,7 @@ class Preprocess:
     """How a picture becomes the input of one checkpoint.
 
     An image with an EXIF orientation tag is turned upright when it is opened. timm's transform does not do so, and
-    published accuracies were measured without; of `open_image(image, orient=False)` this makes what timm makes of it.
+    published accuracies were measured without: `preprocess(open_image(image, orient=False))` is theirs.
 
     Attributes:
         input_size: height and width of the input, as in training.

@@ -31,7 +31,7 @@ def make_pictures() -> list[str]:
     photo = Image.open(PHOTO).convert("RGB")
     small = photo.resize((64, 43))
     exif = Image.Exif()
-    exif[0x0112] = 6  # to be turned by a quarter: nobody does
+    exif[0x0112] = 6  # to be turned by a quarter, which timm does not do
     sixteen = np.asarray(small.convert("L")).astype(np.uint16) * 257
     transparent = small.copy()
     transparent.putalpha(small.convert("L"))
