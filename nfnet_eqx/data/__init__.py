@@ -9,10 +9,11 @@ except ImportError as error:
     raise InputError(f"nfnet_eqx.data needs {error.name}: pip install 'nfnet-eqx[train]'") from None
 
 from nfnet_eqx.data._augment import Augment
+from nfnet_eqx.data._folder import ImageFolder
 from nfnet_eqx.data._mix import mix
 from nfnet_eqx.data._open import open_source
 from nfnet_eqx.data._shards import ArrayRecords, ParquetFiles, TarFiles
-from nfnet_eqx.data._sources import Arrays, Example, ImageFolder, Source
+from nfnet_eqx.data._sources import Arrays, Example, Source
 from nfnet_eqx.data._stream import Batch, EvalBatch, decode, eval_stream, train_stream
 
 __all__ = [

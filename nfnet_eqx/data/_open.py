@@ -1,22 +1,23 @@
 """From a path to a source: what is there decides."""
 
-import gzip
-import math
+import logging
 import re
-import struct
-import zipfile
-import zlib
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from nfnet_eqx._errors import InputError
+from nfnet_eqx.data._array_files import open_idx, open_npz
+from nfnet_eqx.data._folder import ImageFolder, is_litter, kind, kinds
 from nfnet_eqx.data._shards import ArrayRecords, ParquetFiles, TarFiles
-from nfnet_eqx.data._sources import Arrays, ImageFolder, Source
+from nfnet_eqx.data._sources import Arrays, Source
 
 Split = Literal["train", "validation"]
+
+_log = logging.getLogger(__name__)
 
 # What the splits are called, the best name first: of ImageNet's three splits, "test" has no labels. "t10k" is MNIST's.
 _NAMES: dict[Split, tuple[str, ...]] = {
@@ -43,30 +44,66 @@ def open_source(path: Path, split: Split, *, whole: bool = False) -> Source:
         InputError: the path or the split does not exist, there is nothing to open, or a file is damaged or contradicts
             itself; the message names it.
     """
-    if str(path) == "digits" and not path.exists():
-        return _digits(split)
-    if not path.is_dir():
-        raise InputError(f"{path}: " + ("is a file; name its folder" if path.exists() else "does not exist; check it"))
     try:
-        folder = next((path / name for name in _NAMES[split] if (path / name).is_dir()), path)
-        names = sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith("."))
-        files = [name for name in names if (folder / name).is_file()]
-        for pattern, opener in _KINDS:
-            found = [name for name in files if re.fullmatch(pattern, name)]
-            if found:
-                chosen = (
-                    found
-                    if folder != path
-                    else _of_split(found, "train" if whole and not _named(found) else split, path)
-                )
-                return opener([folder / name for name in chosen], str(folder))
-        folders = [name for name in names if name not in files]
-        others = [name for name in folders if any(name in known for known in _NAMES.values())]  # these are no classes
-        if folder == path and (others or (folders and split != "train" and not whole)):
-            raise _no_split(others or folders, split, path)
-        return ImageFolder(folder)
+        if str(path) == "digits" and not path.exists():
+            return _digits(split)
+        if not path.is_dir():
+            raise InputError(f"{path}: {_no_folder(path)}")
+        source, left_out = _open_folder(path, split, whole)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); check who may") from None
+    if left_out:
+        _log.warning("%s: left out: %s", source.name, kinds(left_out))
+    return source
+
+
+def _no_folder(path: Path) -> str:
+    if path.exists():
+        return "is a file; name its folder"
+    return "does not exist; check it (built in is one data set, `digits`: scikit-learn's 1,797 small images)"
+
+
+def _open_folder(path: Path, split: Split, whole: bool) -> tuple[Source, Mapping[str, int]]:
+    """The source, and what lies beside it and is left out, by kind and count."""
+    folder = next((path / name for name in _NAMES[split] if (path / name).is_dir()), path)
+    names = sorted(entry.name for entry in folder.iterdir() if not is_litter(entry.name))
+    files = [name for name in names if (folder / name).is_file()]
+    folders = sorted(set(names) - set(files))
+    # In a folder of the split's own name, all is of the split; beside it, the other splits' folders are no classes.
+    splits = [name for name in folders if folder == path and any(name in known for known in _NAMES.values())]
+    for pattern, opener in _KINDS:
+        found = [name for name in files if re.fullmatch(pattern, name)]
+        if not found:
+            continue
+        chosen = found
+        if folder == path:
+            chosen = _of_split(found, "train" if whole and not _named(found) else split, path)
+        classes = sorted(set(folders) - set(splits))
+        try:
+            source = opener([folder / name for name in chosen], str(folder))
+        except InputError as error:
+            if not classes:
+                raise
+            hint = f"or, if the {len(classes)} folders beside {chosen[0]} are the classes, move that away"
+            raise InputError(f"{error}; {hint}") from None
+        return source, _passed_over(found, chosen, files, classes)
+    if splits or (folder == path and folders and split != "train" and not whole):
+        raise _no_split(splits or folders, split, path)
+    source = ImageFolder(folder)
+    return source, source.left_out
+
+
+def _passed_over(
+    found: Sequence[str], chosen: Sequence[str], files: Sequence[str], classes: Sequence[str]
+) -> Mapping[str, int]:
+    """What could have been meant instead of the files that are opened, or as well."""
+    opened = kind(chosen[0])
+    others = set(files) - set(found)
+    data = [name for name in others if any(re.fullmatch(pattern, name) for pattern, _ in _KINDS)]
+    nameless = [name for name in found if name not in chosen and not _named([name])]
+    left_out = Counter(f"{kind(name)} beside {opened}" for name in data)
+    left_out += Counter(f"{kind(name)} without the name of a split" for name in nameless)
+    return left_out + Counter({f"folders beside {opened}": len(classes)})  # a sum keeps what is there
 
 
 def _named(names: Sequence[str]) -> bool:
@@ -93,47 +130,6 @@ def _no_split(names: Sequence[str], split: Split, path: Path) -> InputError:
     return InputError(f"{path}: has no {split} split; there is {there}; name a folder or files {_NAMES[split][0]}")
 
 
-def _open_npz(paths: Sequence[Path], name: str) -> Arrays:
-    path = paths[0]
-    try:
-        # Opened here, since np.load leaves a file open that it cannot read.
-        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
-            missing = [key for key in ("images", "labels") if key not in file]
-            if missing:
-                raise InputError(f"{path}: has no array {' and no '.join(missing)}; there are {', '.join(file)}")
-            images, labels = file["images"], file["labels"]
-            classes = [str(label) for label in file["classes"]] if "classes" in file else None
-    except (zipfile.BadZipFile, zlib.error, ValueError, TypeError, OSError, EOFError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{path}: is no npz file of plain arrays, or damaged ({error}); write it again") from None
-    return Arrays(images, labels, classes, str(path))
-
-
-def _open_idx(paths: Sequence[Path], name: str) -> Arrays:
-    images = paths[0]
-    labels = images.with_name(images.name.replace("images-idx3", "labels-idx1"))
-    return Arrays(_read_idx(images, 3), _read_idx(labels, 1), None, f"{images} and {labels.name}")
-
-
-def _read_idx(path: Path, rank: int) -> np.ndarray:
-    """Bytes in the layout of MNIST: 0, 0, 8 (for bytes), the rank, the sizes as big-endian integers, the data."""
-    try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            header = file.read(4 + 4 * rank)
-            if header[:4] != bytes((0, 0, 8, rank)) or len(header) < 4 + 4 * rank:
-                raise InputError(f"{path}: is no IDX file of bytes with {rank} axes (starts with {header[:4]!r})")
-            shape = struct.unpack(f">{rank}I", header[4:])
-            data = file.read()
-    except (OSError, EOFError, zlib.error) as error:
-        raise InputError(f"{path}: is missing or damaged ({error}); fetch it again") from None
-    if len(data) != math.prod(shape):
-        raise InputError(
-            f"{path}: holds {len(data)} bytes where shape {shape} needs {math.prod(shape)}; fetch it again"
-        )
-    return np.frombuffer(data, np.uint8).reshape(shape)
-
-
 def _digits(split: Split) -> Arrays:
     try:
         from sklearn.datasets import load_digits
@@ -150,6 +146,6 @@ _KINDS = (
     (r".*\.tar", TarFiles),
     (r".*\.parquet", ParquetFiles),
     (r".*\.array_record(-\d+-of-\d+)?", ArrayRecords),
-    (r"(train|test)\.npz", _open_npz),
-    (r"(train|t10k)-images-idx3-ubyte(\.gz)?", _open_idx),
+    (r"(train|test)\.npz", open_npz),
+    (r"(train|t10k)-images-idx3-ubyte(\.gz)?", open_idx),
 )

@@ -1,15 +1,13 @@
-"""What a data source is, and the two that need no archive format: arrays in memory and folders of pictures."""
+"""What a data source is, and the simplest one: arrays in memory."""
 
-import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Integer, Shaped, UInt8
 
+from nfnet_eqx._class_names import check_class_names
 from nfnet_eqx._errors import InputError
-from nfnet_eqx.images import SUFFIXES
 
 
 class Example(NamedTuple):
@@ -84,7 +82,7 @@ class Arrays:
         name: what errors call it.
 
     Raises:
-        InputError: naming everything that is wrong with them: dtypes, shapes, counts, impossible labels.
+        InputError: naming everything that is wrong with them: dtypes, shapes, counts, impossible labels or names.
     """
 
     def __init__(
@@ -109,7 +107,7 @@ class Arrays:
         if faults:
             raise InputError(f"{name}: {'; '.join(faults)}")
         self.name = name
-        self.classes = None if classes is None else tuple(classes)
+        self.classes = None if classes is None else check_class_names(classes, name)
         self.num_classes = count_classes(labels, self.classes, name)
         self._images, self._labels = images, labels
 
@@ -118,47 +116,3 @@ class Arrays:
 
     def __getitem__(self, index: int) -> Example:
         return Example(self._images[index], int(self._labels[index]), f"{self.name}[{index}]")
-
-
-class ImageFolder:
-    """A folder that holds a folder of pictures for each class; their sorted names are the classes.
-
-    Raises:
-        InputError: there is no folder of pictures in it.
-    """
-
-    def __init__(self, folder: str | os.PathLike[str]):
-        self.name = os.fspath(folder)
-        names = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
-        files = {name: _pictures(Path(folder, name)) for name in names}
-        self.classes = tuple(name for name in names if files[name])
-        if not self.classes:
-            raise InputError(
-                f"{self.name}: holds no pictures: no folder of them for each class, no archives, no arrays"
-            )
-        self.num_classes = len(self.classes)
-        self._files = [f"{name}/{file}" for name in self.classes for file in files[name]]
-        self._labels = np.repeat(np.arange(len(self.classes)), [len(files[name]) for name in self.classes])
-
-    def __len__(self) -> int:
-        return len(self._files)
-
-    def __getitem__(self, index: int) -> Example:
-        path = f"{self.name}/{self._files[index]}"
-        try:
-            image = Path(path).read_bytes()
-        except OSError as error:
-            raise InputError(f"{path}: cannot be read ({error.strerror}); check it") from None
-        return Example(image, int(self._labels[index]), path)
-
-
-def _pictures(folder: Path) -> list[str]:
-    """The pictures below a folder, relative to it, sorted."""
-    found = []
-    for parent, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        inside = Path(parent).relative_to(folder)
-        for file in files:
-            if os.path.splitext(file)[1].lower() in SUFFIXES and not file.startswith("."):
-                found.append((inside / file).as_posix())
-    return sorted(found)

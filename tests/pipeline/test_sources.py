@@ -104,7 +104,6 @@ LABELS = [0, 1, 2, 0, 1, 2, 0, 1]
 def test_a_folder_of_class_folders(class_folder: Path, jpegs: list[bytes]):
     (class_folder / "a" / "notes.txt").write_text("not a picture")
     (class_folder / "b" / ".hidden.jpg").write_bytes(b"")
-    (class_folder / "empty").mkdir()
     source = open_source(class_folder, "train")
     names = [f"{class_folder}/{'abc'[i // 3]}/{i % 3}.jpg" for i in range(8)]
     check(source, jpegs, [0, 0, 0, 1, 1, 1, 2, 2], names)
@@ -238,7 +237,8 @@ def refused(path: Path, split: str = "train") -> str:
 
 
 def test_a_path_that_is_no_folder_is_refused(tmp_path: Path):
-    assert "does not exist" in refused(tmp_path / "nowhere")
+    assert "does not exist; check it (built in is one data set, `digits`" in refused(tmp_path / "nowhere")
+    assert "File name too long" in refused(tmp_path / ("x" * 300))
     (tmp_path / "file.tar").write_bytes(b"")
     assert "is a file" in refused(tmp_path / "file.tar")
 
