@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from nfnet_eqx._errors import InputError, first
-from nfnet_eqx.data._sources import Arrays
+from nfnet_eqx.data._sources import Arrays, one_line
 
 # A compressed array may always take half a gigabyte, and more where the file is that large: photos shrink to a half,
 # MNIST to a fifth, drawings in black and white to a twentieth.
@@ -43,7 +43,7 @@ def open_npz(paths: Sequence[Path], name: str) -> Arrays:
     except InputError:
         raise
     except Exception as error:  # of a damaged file, zipfile and numpy raise anything: TokenError, KeyError, ...
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = one_line(error)
         raise InputError(f"{path}: is no npz file of plain arrays, or damaged ({reason}); write it again") from None
     return Arrays(images, labels, classes, str(path))
 
@@ -98,7 +98,7 @@ def _read_idx(path: Path, rank: int) -> np.ndarray:
     except InputError:
         raise
     except Exception as error:  # gzip has many words for damage
-        raise InputError(f"{path}: is missing or damaged ({error}); fetch it again") from None
+        raise InputError(f"{path}: is missing or damaged ({one_line(error)}); fetch it again") from None
     if len(data) + more != needed:
         held = f"{len(data) + more}{' or more' if more == 2**20 else ''}"
         raise InputError(f"{path}: holds {held} bytes where shape {shape} needs {needed}; fetch it again")

@@ -9,7 +9,7 @@ import numpy as np
 
 from nfnet_eqx._class_names import check_class_names, nfc
 from nfnet_eqx._errors import InputError, first
-from nfnet_eqx.data._sources import Example
+from nfnet_eqx.data._sources import Example, read_image
 from nfnet_eqx.images import SUFFIXES
 
 # What disk stations, archivers and file managers leave beside images: thumbnails of them, wastebaskets, notes.
@@ -61,11 +61,7 @@ class ImageFolder:
 
     def __getitem__(self, index: int) -> Example:
         path = f"{self.name}/{self._files[index]}"
-        try:
-            image = Path(path).read_bytes()
-        except OSError as error:
-            raise InputError(f"{path}: cannot be read ({error.strerror}); check it") from None
-        return Example(image, int(self._labels[index]), path)
+        return Example(read_image(path, path), int(self._labels[index]), path)
 
 
 def is_litter(name: str) -> bool:

@@ -9,8 +9,17 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nfnet_eqx._errors import InputError
-from nfnet_eqx.data._sources import Example, count_classes, first_few
+from nfnet_eqx._class_names import check_class_names
+from nfnet_eqx._errors import InputError, first
+from nfnet_eqx.data._folder import is_litter
+from nfnet_eqx.data._sources import (
+    MAX_CLASSES,
+    Example,
+    count_classes,
+    first_few,
+    one_line,
+    read_image,
+)
 from nfnet_eqx.data._tfexample import parse_example
 from nfnet_eqx.images import SUFFIXES
 
@@ -18,6 +27,7 @@ _READERS = 16  # threads that index tars: on a network disk most of it is waitin
 
 # tfds writes the names of the classes beside its records.
 _RECORD_CLASSES = "label.labels.txt"
+_MOST_NAMES = 2**24  # bytes
 
 
 class TarFiles:
@@ -47,8 +57,9 @@ class TarFiles:
         self._file = np.repeat(np.arange(len(paths)), [len(index) for index in indexes])
         self._span = np.array([(member.offset, member.size) for member in members], np.int64).reshape(-1, 2)
         self._label = np.array([member.label for member in members], np.int32)
-        # Names as bytes in an array: a million Python strings would take ten times the memory, in each worker.
-        self._member = np.array([member.name.encode() for member in members])
+        # Names in one string of bytes: a million Python strings would take ten times the memory, in each worker.
+        names = [os.fsencode(member.name) for member in members]
+        self._names, self._name_end = b"".join(names), np.cumsum([len(name) for name in names], dtype=np.int64)
         self.num_classes = count_classes(self._label, None, name)
 
     def __len__(self) -> int:
@@ -56,13 +67,10 @@ class TarFiles:
 
     def __getitem__(self, index: int) -> Example:
         path, (offset, size) = self._paths[self._file[index]], self._span[index].tolist()
-        name = f"{path}:{self._member[index].decode()}"
-        try:
-            with open(path, "rb", buffering=0) as file:
-                image = os.pread(file.fileno(), size, offset)
-        except OSError as error:
-            raise InputError(f"{name}: cannot be read ({error.strerror}); check the file") from None
-        return Example(image, int(self._label[index]), name)
+        end = int(self._name_end[index])
+        start = int(self._name_end[index - 1]) if index else 0
+        name = f"{path}:{os.fsdecode(self._names[start:end])}"
+        return Example(read_image(path, name, offset, size), int(self._label[index]), name)
 
 
 class _Member(NamedTuple):
@@ -78,24 +86,30 @@ def _index(path: Path) -> tuple[list[_Member], str]:
     labels: dict[str, int] = {}
     try:
         with tarfile.open(path, "r:") as tar:
+            whole = path.stat().st_size
             for member in tar:
                 folder, file = os.path.split(member.name)
                 stem, _, suffix = file.partition(".")  # webdataset's rule: up to the first dot
-                key = os.path.join(folder, stem)
-                if not member.isfile():
+                key, suffix = os.path.join(folder, stem), f".{suffix.lower()}"
+                # A negative size would lead back to where we were.
+                if member.size < 0 or (member.isfile() and member.offset_data + member.size > whole):
+                    raise tarfile.ReadError(f"{member.name!r} claims {member.size:,} bytes")
+                if member.isdir() or is_litter(file) or (suffix not in SUFFIXES and suffix != ".cls"):
                     continue
-                if f".{suffix.lower()}" in SUFFIXES:
+                if not member.isfile() or member.issparse():
+                    return [], f"{path}:{member.name}: is a link or sparse; write the tar with its plain files"
+                if suffix != ".cls":
                     pictures[key] = member
-                elif suffix.lower() == "cls":
-                    content = tar.extractfile(member).read(32)  # pyright: ignore[reportOptionalMemberAccess]
-                    if not content.strip().isdigit():
-                        return [], f"{path}:{member.name}: {content!r} is no class; it must be a number in digits"
-                    labels[key] = int(content)
-    except (tarfile.TarError, OSError, EOFError, ValueError) as error:
-        return [], f"{path}: is no tar archive, or damaged ({error}); fetch or write it again"
+                    continue
+                content = tar.extractfile(member).read(32)  # pyright: ignore[reportOptionalMemberAccess]
+                if not content.strip().isdigit() or int(content) >= MAX_CLASSES:
+                    return [], f"{path}:{member.name}: {content!r} is no class; it must be a number in digits"
+                labels[key] = int(content)
+    except Exception as error:  # tarfile has no one word for a damaged header: OverflowError, AttributeError, ...
+        return [], f"{path}: is no tar archive, or damaged ({one_line(error)}); fetch or write it again"
     lonely = sorted(pictures.keys() ^ labels.keys())
     if lonely:
-        return [], f"{path}: {len(lonely)} members lack their .cls or their picture, among them {', '.join(lonely[:3])}"
+        return [], f"{path}: {len(lonely)} members lack their .cls or their picture, among them {first(lonely, 3)}"
     return [_Member(info.name, info.offset_data, info.size, labels[key]) for key, info in pictures.items()], ""
 
 
@@ -116,26 +130,29 @@ class ParquetFiles:
     def __init__(self, paths: Sequence[Path], name: str):
         try:
             import datasets
-            import datasets.exceptions
         except ImportError:
             raise InputError(f"{name}: reading parquet needs datasets: pip install 'nfnet-eqx[hf]'") from None
         self.name = name
         try:
+            _check_rows(paths)
             table = datasets.Dataset.from_parquet([os.fspath(path) for path in paths])
-        except (datasets.exceptions.DatasetsError, OSError, ValueError) as error:
-            reason = error.__cause__ or error
+            columns = {"image": ("image", "img"), "label": ("label",)}
+            found = {use: [name for name in names if name in table.column_names] for use, names in columns.items()}
+            missing = [" or ".join(columns[use]) for use, names in found.items() if not names]
+            if missing:
+                there = first(table.column_names)
+                raise InputError(f"{name}: no column {' and no '.join(missing)}; there are {there}")
+            self._image, self._label = found["image"][0], found["label"][0]
+            self._table = table.cast_column(self._image, datasets.Image(decode=False))
+            feature = table.features[self._label]
+            labels = np.asarray(table.with_format("numpy")[self._label][:])
+        except InputError:
+            raise
+        except Exception as error:  # datasets has no one word for damage, and Arrow's are no public names
+            reason = one_line(error.__cause__ or error)
             raise InputError(f"{name}: the parquet files are damaged ({reason}); fetch them again") from None
-        columns = {"image": ("image", "img"), "label": ("label",)}
-        found = {use: [name for name in names if name in table.column_names] for use, names in columns.items()}
-        missing = [" or ".join(columns[use]) for use, names in found.items() if not names]
-        if missing:
-            raise InputError(f"{name}: no column {' and no '.join(missing)}; there are {', '.join(table.column_names)}")
-        self._image, self._label = found["image"][0], found["label"][0]
-        self._table = table.cast_column(self._image, datasets.Image(decode=False))
-        feature = table.features[self._label]
-        self.classes = tuple(feature.names) if isinstance(feature, datasets.ClassLabel) else None
-        labels = table.with_format("numpy")[self._label][:]
-        if not np.issubdtype(labels.dtype, np.integer):
+        self.classes = check_class_names(feature.names, name) if isinstance(feature, datasets.ClassLabel) else None
+        if not np.issubdtype(labels.dtype, np.integer) or labels.ndim != 1:
             raise InputError(f"{name}: column {self._label} holds {labels.dtype}, not whole numbers without gaps")
         self.num_classes = count_classes(labels, self.classes, name)
 
@@ -143,11 +160,24 @@ class ParquetFiles:
         return len(self._table)
 
     def __getitem__(self, index: int) -> Example:
-        row = self._table[index]
         name = f"{self.name}[{index}]"
+        try:
+            row = self._table[int(index)]
+        except Exception as error:
+            raise InputError(f"{name}: is damaged ({one_line(error)}); fetch the files again") from None
         if not (row[self._image] or {}).get("bytes"):
             raise InputError(f"{name}: holds no picture but a path; write the files with their pictures embedded")
         return Example(row[self._image]["bytes"], row[self._label], name)
+
+
+def _check_rows(paths: Sequence[Path]) -> None:
+    """Refuse files with more rows than bytes: labels, which are all read at once, may be compressed without limit."""
+    import pyarrow.parquet
+
+    for path in paths:
+        rows = pyarrow.parquet.read_metadata(path).num_rows
+        if not 0 <= rows <= path.stat().st_size:
+            raise ValueError(f"{path.name} claims {rows:,} rows")
 
 
 class ArrayRecords:
@@ -166,18 +196,25 @@ class ArrayRecords:
             from array_record.python.array_record_data_source import ArrayRecordDataSource
         except ImportError:
             raise InputError(
-                f"{name}: reading .array_record needs array_record: pip install 'nfnet-eqx[array-record]'"
+                f"{name}: reading .array_record needs array_record: pip install 'nfnet-eqx[train]'"
             ) from None
         self.name = name
         names = paths[0].parent / _RECORD_CLASSES
         if not names.is_file():
             raise InputError(f"{names}: does not exist; write the names of the classes into it, one a line")
-        self.classes = tuple(line for line in names.read_text().splitlines() if line)
+        try:
+            with names.open("rb") as file:
+                # tfds, too, ends a line at a line feed alone.
+                lines = [line.strip() for line in file.read(_MOST_NAMES).decode().split("\n")]
+        except (UnicodeDecodeError, OSError) as error:
+            raise InputError(f"{names}: cannot be read as UTF-8 ({one_line(error)}); write it again") from None
+        self.classes = check_class_names([line for line in lines if line], str(names))
         self.num_classes = len(self.classes)
         try:
             self._records = ArrayRecordDataSource([os.fspath(path) for path in paths])
-        except (RuntimeError, ValueError, OSError) as error:
-            raise InputError(f"{name}: a file is no ArrayRecord, or damaged ({error}); fetch it again") from None
+        except Exception as error:
+            reason = one_line(error)
+            raise InputError(f"{name}: a file is no ArrayRecord, or damaged ({reason}); fetch it again") from None
         if not len(self._records):
             raise InputError(f"{name}: holds no pictures; name a folder that does")
 
@@ -187,12 +224,12 @@ class ArrayRecords:
     def __getitem__(self, index: int) -> Example:
         name = f"{self.name}[{index}]"
         try:
-            features = parse_example(self._records[index])
-        except (RuntimeError, ValueError) as error:
-            raise InputError(f"{name}: is damaged ({error}); fetch the file again") from None
+            features = parse_example(self._records[int(index)])
+        except Exception as error:
+            raise InputError(f"{name}: is damaged ({one_line(error)}); fetch the file again") from None
         image, label = features.get("image"), features.get("label")
         if not isinstance(image, bytes) or not isinstance(label, int):
-            raise InputError(f"{name}: needs the features image and label, and has {', '.join(sorted(features))}")
+            raise InputError(f"{name}: needs the features image and label, and has {first(sorted(features))}")
         if not 0 <= label < self.num_classes:
             raise InputError(f"{name}: label {label} is beyond the {self.num_classes} classes of {_RECORD_CLASSES}")
         return Example(image, label, name)

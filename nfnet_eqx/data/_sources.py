@@ -1,5 +1,6 @@
 """What a data source is, and the simplest one: arrays in memory."""
 
+import os
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -8,6 +9,13 @@ from jaxtyping import Integer, Shaped, UInt8
 
 from nfnet_eqx._class_names import check_class_names
 from nfnet_eqx._errors import InputError
+
+
+# Data sets with more classes are damaged: a classifier for so many would not fit into memory.
+MAX_CLASSES = 2**24
+
+# An encoded image is smaller; with this bound a file of another kind does not fill the memory.
+_MAX_BYTES = 2**29
 
 
 class Example(NamedTuple):
@@ -58,12 +66,38 @@ def count_classes(labels: Integer[np.ndarray, " n"], classes: Sequence[str] | No
     if low < 0:
         where = int(labels.argmin())
         raise InputError(f"{name}: label {low} (of picture {where}) is negative; leave unlabelled pictures out")
+    if high >= MAX_CLASSES:
+        where = int(labels.argmax())
+        raise InputError(f"{name}: label {high} (of picture {where}) is no class: {MAX_CLASSES:,} are the most")
     if classes is not None and high >= len(classes):
         where = int(labels.argmax())
         raise InputError(
             f"{name}: label {high} (of picture {where}) is beyond the {len(classes)} classes; labels count from 0"
         )
     return high + 1 if classes is None else len(classes)
+
+
+def read_image(path: str, name: str, offset: int = 0, size: int | None = None) -> bytes:
+    """The bytes of an image: a file, or a part of one that begins at `offset`.
+
+    Raises:
+        InputError: it cannot be read, or is too large for an image; the message calls it `name`.
+    """
+    try:
+        with open(path, "rb", buffering=0) as file:
+            size = os.fstat(file.fileno()).st_size if size is None else size
+            if size > _MAX_BYTES:
+                raise InputError(f"{name}: is too large for an image ({size:,} bytes); take it out")
+            file.seek(offset)
+            return file.read(size)
+    except OSError as error:
+        raise InputError(f"{name}: cannot be read ({error.strerror}); check the file") from None
+
+
+def one_line(error: BaseException) -> str:
+    """What an error of another library says, short and in one line; its kind where it says nothing."""
+    words = " ".join(str(error).split())
+    return (words if len(words) <= 300 else f"{words[:300]}...") or type(error).__name__
 
 
 def first_few(faults: Sequence[str], most: int = 5) -> str:

@@ -30,7 +30,7 @@ PACKAGES = {
     "images": {"PIL", "jaxtyping", "numpy", "simplejpeg"},
     "checkpoints": NUMERICS | {"huggingface_hub"},  # writes the front matter of a card
     "optim": NUMERICS | {"optax"},
-    "data": NUMERICS | {"PIL", "absl", "array_record", "cv2", "datasets", "grain", "sklearn"},
+    "data": NUMERICS | {"PIL", "absl", "array_record", "cv2", "datasets", "grain", "pyarrow", "sklearn"},
     "convert": NUMERICS | {"timm", "torch", "torchvision"},  # these three: verify, where installed
     "zoo": NUMERICS | {"huggingface_hub", "tqdm"},
     "train": NUMERICS | {"PIL", "matplotlib", "optax", "orbax", "tensorboardX", "tqdm"},

@@ -383,7 +383,7 @@ def test_all_that_is_wrong_with_arrays_is_said_at_once():
     ("module", "extra", "make"),
     [
         ("datasets", "hf", lambda: ParquetFiles([Path("x.parquet")], "x")),
-        ("array_record", "array-record", lambda: ArrayRecords([Path("x.array_record")], "x")),
+        ("array_record", r"nfnet-eqx\[train\]", lambda: ArrayRecords([Path("x.array_record")], "x")),
         ("sklearn", "scikit-learn", lambda: open_source(Path("digits"), "train")),
     ],
 )
