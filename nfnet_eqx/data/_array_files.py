@@ -7,6 +7,7 @@ from the header; it is refused where the file does not hold so much, and where t
 import gzip
 import math
 import struct
+import sys
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -80,7 +81,12 @@ def _read_array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray
 def _as_names(array: np.ndarray) -> list[Any]:
     if array.ndim != 1 or array.dtype.kind not in "USiu":
         raise ValueError(f"classes are {array.dtype} of shape {array.shape}; they must be text, one a class")
-    return (np.strings.decode(array, "utf-8") if array.dtype.kind == "S" else array.astype(str)).tolist()
+    if array.dtype.kind == "S":
+        return np.strings.decode(array, "utf-8").tolist()
+    points = np.frombuffer(array.astype(array.dtype.newbyteorder("=")), np.uint32) if array.dtype.kind == "U" else []
+    if max(points, default=0) > sys.maxunicode:
+        raise ValueError("classes hold what is no character")  # numpy would make strings of it that Python cannot read
+    return array.astype(str).tolist()
 
 
 def _read_idx(path: Path, rank: int) -> np.ndarray:

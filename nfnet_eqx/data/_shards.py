@@ -70,7 +70,13 @@ class TarFiles:
         end = int(self._name_end[index])
         start = int(self._name_end[index - 1]) if index else 0
         name = f"{path}:{os.fsdecode(self._names[start:end])}"
+        if size == _SPARSE:
+            raise InputError(f"{name}: is stored sparse, in pieces; write the tar without --sparse")
         return Example(read_image(path, name, offset, size), int(self._label[index]), name)
+
+
+# In place of the size of a member that does not lie in one piece.
+_SPARSE = -1
 
 
 class _Member(NamedTuple):
@@ -92,12 +98,14 @@ def _index(path: Path) -> tuple[list[_Member], str]:
                 stem, _, suffix = file.partition(".")  # webdataset's rule: up to the first dot
                 key, suffix = os.path.join(folder, stem), f".{suffix.lower()}"
                 # A negative size would lead back to where we were.
-                if member.size < 0 or (member.isfile() and member.offset_data + member.size > whole):
+                if member.size < 0:
                     raise tarfile.ReadError(f"{member.name!r} claims {member.size:,} bytes")
                 if member.isdir() or is_litter(file) or (suffix not in SUFFIXES and suffix != ".cls"):
                     continue
-                if not member.isfile() or member.issparse():
-                    return [], f"{path}:{member.name}: is a link or sparse; write the tar with its plain files"
+                if not member.isfile():
+                    return [], f"{path}:{member.name}: is a link or device; write the tar with the files themselves"
+                if not member.issparse() and member.offset_data + member.size > whole:
+                    raise tarfile.ReadError(f"{member.name!r} claims {member.size:,} bytes")
                 if suffix != ".cls":
                     pictures[key] = member
                     continue
@@ -110,7 +118,10 @@ def _index(path: Path) -> tuple[list[_Member], str]:
     lonely = sorted(pictures.keys() ^ labels.keys())
     if lonely:
         return [], f"{path}: {len(lonely)} members lack their .cls or their picture, among them {first(lonely, 3)}"
-    return [_Member(info.name, info.offset_data, info.size, labels[key]) for key, info in pictures.items()], ""
+    return [
+        _Member(info.name, info.offset_data, _SPARSE if info.issparse() else info.size, labels[key])
+        for key, info in pictures.items()
+    ], ""
 
 
 class ParquetFiles:
