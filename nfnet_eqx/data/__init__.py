@@ -14,7 +14,7 @@ from nfnet_eqx.data._mix import mix
 from nfnet_eqx.data._open import open_source
 from nfnet_eqx.data._shards import ArrayRecords, ParquetFiles, TarFiles
 from nfnet_eqx.data._sources import Arrays, Example, Source
-from nfnet_eqx.data._stream import Batch, EvalBatch, decode, eval_stream, train_stream
+from nfnet_eqx.data._stream import Batch, EvalBatch, check_readable, decode, eval_stream, train_stream
 
 __all__ = [
     "ArrayRecords",
@@ -27,6 +27,7 @@ __all__ = [
     "ParquetFiles",
     "Source",
     "TarFiles",
+    "check_readable",
     "decode",
     "eval_stream",
     "mix",

@@ -1,11 +1,12 @@
 """Sources that hold many pictures in a file: webdataset tars, Hugging Face parquet, ArrayRecord."""
 
 import concurrent.futures
+import operator
 import os
 import tarfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, SupportsIndex
 
 import numpy as np
 
@@ -65,7 +66,8 @@ class TarFiles:
     def __len__(self) -> int:
         return len(self._label)
 
-    def __getitem__(self, index: int) -> Example:
+    def __getitem__(self, index: SupportsIndex) -> Example:
+        index = operator.index(index)
         path, (offset, size) = self._paths[self._file[index]], self._span[index].tolist()
         end = int(self._name_end[index])
         start = int(self._name_end[index - 1]) if index else 0
@@ -170,10 +172,11 @@ class ParquetFiles:
     def __len__(self) -> int:
         return len(self._table)
 
-    def __getitem__(self, index: int) -> Example:
+    def __getitem__(self, index: SupportsIndex) -> Example:
+        index = range(len(self))[index]  # an IndexError is no damage
         name = f"{self.name}[{index}]"
         try:
-            row = self._table[int(index)]
+            row = self._table[index]
         except Exception as error:
             raise InputError(f"{name}: is damaged ({one_line(error)}); fetch the files again") from None
         if not (row[self._image] or {}).get("bytes"):
@@ -232,10 +235,11 @@ class ArrayRecords:
     def __len__(self) -> int:
         return len(self._records)
 
-    def __getitem__(self, index: int) -> Example:
+    def __getitem__(self, index: SupportsIndex) -> Example:
+        index = range(len(self))[index]
         name = f"{self.name}[{index}]"
         try:
-            features = parse_example(self._records[int(index)])
+            features = parse_example(self._records[index])
         except Exception as error:
             raise InputError(f"{name}: is damaged ({one_line(error)}); fetch the file again") from None
         image, label = features.get("image"), features.get("label")

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, SupportsIndex, runtime_checkable
 
 import numpy as np
 from jaxtyping import Integer, Shaped, UInt8
@@ -148,5 +148,5 @@ class Arrays:
     def __len__(self) -> int:
         return len(self._labels)
 
-    def __getitem__(self, index: int) -> Example:
+    def __getitem__(self, index: SupportsIndex) -> Example:
         return Example(self._images[index], int(self._labels[index]), f"{self.name}[{index}]")

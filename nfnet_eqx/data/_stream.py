@@ -180,6 +180,28 @@ def eval_stream(
     return _run(pieces, lambda piece: EvalBatch(piece.image, piece.label), batches, num_threads, 0)
 
 
+def check_readable(source: Source, most: int = 64) -> None:
+    """Find out before the work that its images can be read: looks at some of them until one can.
+
+    Args:
+        source: the images.
+        most: how many are tried, spread over all of them; each costs a decoding, and usually the first one will do.
+
+    Raises:
+        InputError: none of those can be read.
+    """
+    faults = []
+    for index in np.linspace(0, len(source) - 1, min(most, len(source))).round().astype(int).tolist():
+        try:
+            decode(source[index])
+            return
+        except InputError as error:
+            faults.append(str(error))
+    raise InputError(
+        f"{source.name}: none of {len(faults)} images of {len(source):,} can be read; the first: {faults[0]}"
+    )
+
+
 class _Piece(NamedTuple):
     """A part of a batch, or all of it. What went wrong travels as data: a worker process has a log of its own."""
 

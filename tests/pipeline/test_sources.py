@@ -27,6 +27,9 @@ def check(source: Source, jpegs: Sequence[bytes], labels: Sequence[int], names: 
         assert [example.label for example in examples] == list(labels)
         assert [example.image for example in examples] == list(jpegs)
         assert [example.name for example in examples] == list(names)
+        assert all(this[np.uint8(index)] == examples[index] for index in range(len(this)))
+        with pytest.raises(IndexError):
+            _ = this[len(this)]
         assert this.num_classes == max(labels) + 1
 
 

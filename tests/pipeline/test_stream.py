@@ -20,6 +20,7 @@ from nfnet_eqx.data import (
     EvalBatch,
     ImageFolder,
     Source,
+    check_readable,
     eval_stream,
     open_source,
     train_stream,
@@ -289,3 +290,17 @@ def test_a_picture_that_the_transform_refuses_is_a_broken_one(numbered: tuple[np
     assert batches[0].label.tolist() == [-1 if label == 3 else label for label in range(20)]
     with pytest.raises(InputError, match=r"arrays\[3\]: image: is too long and thin"):
         list(eval_stream(Arrays(*numbered), refuse, batch_size=20, on_broken="stop"))
+
+
+def test_images_of_which_none_can_be_read_are_found_out_before_the_work(class_folder: Path):
+    source = ImageFolder(class_folder)
+    check_readable(source)
+    paths = sorted(class_folder.rglob("*.jpg"))
+    for path in paths[:-1]:
+        path.write_bytes(b"\0\0\0\x18ftypheic" + bytes(64))
+    check_readable(source)  # one is enough
+    paths[-1].write_bytes(b"")
+    with pytest.raises(InputError, match=r"pictures: none of 8 images of 8 can be read; the first: .*a/0\.jpg"):
+        check_readable(source)
+    with pytest.raises(InputError, match="none of 3 images of 8 "):
+        check_readable(source, most=3)
