@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from nfnet_eqx._errors import InputError, first
-from nfnet_eqx.data._sources import Arrays, one_line
+from nfnet_eqx.data._sources import MAX_CLASSES, Arrays, one_line
 
 # A compressed array may always take half a gigabyte, and more where the file is that large: photos shrink to a half,
 # MNIST to a fifth, drawings in black and white to a twentieth.
@@ -79,14 +79,14 @@ def _read_array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray
 
 
 def _as_names(array: np.ndarray) -> list[Any]:
-    if array.ndim != 1 or array.dtype.kind not in "USiu":
+    if array.ndim != 1 or array.dtype.kind not in "USiu" or len(array) > MAX_CLASSES:
         raise ValueError(f"classes are {array.dtype} of shape {array.shape}; they must be text, one a class")
     if array.dtype.kind == "S":
         return np.strings.decode(array, "utf-8").tolist()
-    points = np.frombuffer(array.astype(array.dtype.newbyteorder("=")), np.uint32) if array.dtype.kind == "U" else []
-    if max(points, default=0) > sys.maxunicode:
+    native = array.astype(array.dtype.newbyteorder("="))
+    if array.dtype.kind == "U" and np.frombuffer(native, np.uint32).max(initial=0) > sys.maxunicode:
         raise ValueError("classes hold what is no character")  # numpy would make strings of it that Python cannot read
-    return array.astype(str).tolist()
+    return native.astype(str).tolist()
 
 
 def _read_idx(path: Path, rank: int) -> np.ndarray:

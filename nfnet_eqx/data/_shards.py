@@ -28,7 +28,7 @@ _READERS = 16  # threads that index tars: on a network disk most of it is waitin
 
 # tfds writes the names of the classes beside its records.
 _RECORD_CLASSES = "label.labels.txt"
-_MOST_NAMES = 2**24  # bytes
+_MOST_NAMES = 2**22  # bytes: twenty times those of ImageNet-21k
 
 
 class TarFiles:
@@ -217,9 +217,10 @@ class ArrayRecords:
         if not names.is_file():
             raise InputError(f"{names}: does not exist; write the names of the classes into it, one a line")
         try:
-            with names.open("rb") as file:
-                # tfds, too, ends a line at a line feed alone.
-                lines = [line.strip() for line in file.read(_MOST_NAMES).decode().split("\n")]
+            if names.stat().st_size > _MOST_NAMES:
+                raise InputError(f"{names}: is larger than {_MOST_NAMES:,} bytes; write one name a line")
+            # tfds, too, ends a line at a line feed alone.
+            lines = [line.strip() for line in names.read_bytes().decode().split("\n")]
         except (UnicodeDecodeError, OSError) as error:
             raise InputError(f"{names}: cannot be read as UTF-8 ({one_line(error)}); write it again") from None
         self.classes = check_class_names([line for line in lines if line], str(names))

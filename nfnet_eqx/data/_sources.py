@@ -12,7 +12,7 @@ from nfnet_eqx._errors import InputError
 
 
 # Data sets with more classes are damaged: a classifier for so many would not fit into memory.
-MAX_CLASSES = 2**24
+MAX_CLASSES = 2**20
 
 # An encoded image is smaller; with this bound a file of another kind does not fill the memory.
 _MAX_BYTES = 2**29

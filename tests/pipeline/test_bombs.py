@@ -48,6 +48,23 @@ def test_a_small_npz_cannot_take_much_memory(key: str, tmp_path: Path, little_me
     assert f"{tmp_path / 'train.npz'}: is no npz file" in refusal and "it claims 16," in refusal
 
 
+def test_names_of_classes_in_an_npz_may_be_bytes_and_must_be_characters(tmp_path: Path):
+    arrays = {"images": np.zeros((2, 4, 4), np.uint8), "labels": np.arange(2)}
+    for names in (["Löwe", "b"], ["Löwe".encode(), b"b"], np.array(["Löwe", "b"], ">U4")):
+        np.savez(tmp_path / "train.npz", **arrays, classes=names)
+        assert open_source(tmp_path, "train").classes == ("Löwe", "b")
+    beyond = np.array([[1, 0x7FFFFFFF]], np.uint32).view("<U2")[0]  # of such a string, Python itself breaks
+    for names in (
+        [b"L\xf6we", b"b"],
+        beyond,
+        np.zeros((2, 1), "<U1"),
+        np.array([0.5, 1.5]),
+        np.zeros(2**20 + 1, "<U1"),
+    ):
+        np.savez(tmp_path / "train.npz", **arrays, classes=names)
+        assert f"{tmp_path / 'train.npz'}: is no npz file of plain arrays" in peak_mib(tmp_path)[1]
+
+
 def test_a_large_npz_that_is_not_compressed_is_no_bomb(tmp_path: Path, little_memory: None):
     np.savez(tmp_path / "train.npz", images=np.zeros((4_000, 32, 32), np.uint8), labels=np.zeros(4_000, int))
     assert len(open_source(tmp_path, "train")) == 4_000
@@ -166,5 +183,7 @@ def test_names_of_classes_that_are_no_text_are_refused(tmp_path: Path, jpegs: li
     assert "label.labels.txt: cannot be read as UTF-8" in peak_mib(tmp_path)[1]
     (tmp_path / "label.labels.txt").write_bytes(b"cat\nd\x1bg\nowl\n")
     assert "label.labels.txt: the name of class 1 must be plain text" in peak_mib(tmp_path)[1]
+    (tmp_path / "label.labels.txt").write_bytes(b"a\n" * 2**22)
+    assert "label.labels.txt: is larger than" in peak_mib(tmp_path)[1]
     (tmp_path / "label.labels.txt").write_text("cat\nd\u2028g\r\n\nowl", "utf-8")
     assert open_source(tmp_path, "train").classes == ("cat", "d\u2028g", "owl")
