@@ -120,7 +120,11 @@ def read_index(path: Path) -> dict[str, set[str]]:
     for name, shard in weight_map.items():
         shards.setdefault(shard, set()).add(name)
     # A shard is a file beside the index: a name that leads elsewhere could reach any file of the machine.
-    foreign = [repr(s) for s in shards if not s.endswith(".safetensors") or "/" in s or "\\" in s or "\0" in s]
+    foreign = [
+        repr(shard)
+        for shard in shards
+        if not shard.endswith(".safetensors") or set(shard) & set("/\\\0") or len(shard.encode(errors="replace")) > 255
+    ]
     if foreign:
         raise InputError(f"{path}: {len(foreign)} shards are not the names of safetensors files ({_first(foreign)})")
     if len(shards) > MAX_SHARDS:

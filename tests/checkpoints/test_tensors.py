@@ -248,7 +248,17 @@ def test_shards_are_read_as_one_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "shard", ["../a.safetensors", "/etc/a.safetensors", "sub/a.safetensors", "..", "a.bin", "C:\\a.safetensors", "a\0"]
+    "shard",
+    [
+        "../a.safetensors",
+        "/etc/a.safetensors",
+        "sub/a.safetensors",
+        "..",
+        "a.bin",
+        "C:\\a.safetensors",
+        "a\0",
+        "ä" * 130 + ".safetensors",
+    ],
 )
 def test_a_shard_that_is_no_plain_file_name_is_refused(shard: str, tmp_path: Path) -> None:
     write_safetensors(tmp_path / "a.safetensors", {"x": np.ones(2)})
