@@ -13,14 +13,7 @@ import numpy as np
 from nfnet_eqx._class_names import check_class_names
 from nfnet_eqx._errors import InputError, first
 from nfnet_eqx.data._folder import is_litter
-from nfnet_eqx.data._sources import (
-    MAX_CLASSES,
-    Example,
-    count_classes,
-    first_few,
-    one_line,
-    read_image,
-)
+from nfnet_eqx.data._sources import MAX_CLASSES, Example, count_classes, first_few, one_line, read_image
 from nfnet_eqx.data._tfexample import parse_example
 from nfnet_eqx.images import SUFFIXES
 

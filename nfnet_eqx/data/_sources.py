@@ -10,7 +10,6 @@ from jaxtyping import Integer, Shaped, UInt8
 from nfnet_eqx._class_names import check_class_names
 from nfnet_eqx._errors import InputError
 
-
 # Data sets with more classes are damaged: a classifier for so many would not fit into memory.
 MAX_CLASSES = 2**20
 
