@@ -35,14 +35,17 @@ def open_source(path: Path, split: Split, *, whole: bool = False) -> Source:
     for each class. Files that carry the name of a split (`train-0001.tar`) are chosen by it, and what carries none is
     for training. `digits`, where nothing of that name exists, is scikit-learn's: every fifth picture is for validation.
 
+    The log says what lies there and is left out, by kind and count (`ImageFolder` says what belongs to a class). A
+    compressed array may be 32 times as large as it is in its file, or half a gigabyte.
+
     Args:
         path: the folder.
         split: which part of it.
         whole: where nothing in the folder carries the name of a split, all of it is meant.
 
     Raises:
-        InputError: the path or the split does not exist, there is nothing to open, or a file is damaged or contradicts
-            itself; the message names it.
+        InputError: the path or the split does not exist, there is nothing to open, a file is damaged or contradicts
+            itself, or a class has no images or a name that no checkpoint can hold; the message names it.
     """
     try:
         if str(path) == "digits" and not path.exists():

@@ -265,6 +265,10 @@ def test_names_that_a_terminal_would_obey_are_printed_without_their_teeth(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     model = save(tmp_path / "model", None)
-    data = fill(tmp_path / "data", ("\x1b[31mred", "b", "c"))
+    data = fill(tmp_path / "data", ("\u202ered", "b", "c"))
     assert main(["evaluate", model, "--data", str(data)]) == 0
-    assert "\x1b" not in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert r"\u202ered" in shown and "\u202e" not in shown
+    data = fill(tmp_path / "others", ("\x1b[31mred", "b", "c"))
+    message = refusal(capsys, model, "--data", data)
+    assert r"must be plain text, got '\x1b[31mred'" in message and "\x1b" not in message
