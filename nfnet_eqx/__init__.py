@@ -22,7 +22,7 @@ if _typing.TYPE_CHECKING:
     )
     from nfnet_eqx.zoo import from_pretrained, push_to_hub
 
-# A name loads its package when it is first used: the command starts before JAX is there, and JAX before the Hub's client.
+# A name loads its package when it is first used: the command starts without JAX, and JAX without the Hub's client.
 _LAZY = {
     "nfnet_eqx.checkpoints": ("Checkpoint", "save_pretrained"),
     "nfnet_eqx.images": ("Preprocess",),

@@ -90,7 +90,7 @@ class _Output(io.FileIO):
 
 
 def _stream(before: TextIO | None, number: int) -> TextIO:
-    """Text to a file descriptor; what its encoding lacks is written as `\\u....`."""
+    """Text to a file descriptor; what its encoding lacks is escaped."""
     raw = _Output(number, "wb", closefd=False)
     at_once = number == 2 or raw.isatty() or getattr(before, "write_through", False)  # the last: `python -u`
     encoding = getattr(before, "encoding", None) or "utf-8"

@@ -137,7 +137,9 @@ def train(
                 checkpoints.save(step, state)
             if preempted:
                 checkpoints.wait()
-                _log.warning("%s: stopped after step %s, which is saved; the same command resumes it", config.out, f"{step:,}")
+                _log.warning(
+                    "%s: stopped after step %s, and saved; the same command resumes it", config.out, f"{step:,}"
+                )
                 return Result(step=step, total_steps=total_steps, evaluation=None, checkpoint=None)
 
         checkpoints.wait()

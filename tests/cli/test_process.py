@@ -31,7 +31,15 @@ def shell(line: str, **environment: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize(
     ("streams", "status"),
-    [(">&-", 0), ("2>&-", 0), ("<&-", 0), ("<&- >&- 2>&-", 0), ("> >(true)", 0), ("> /dev/full", 2), ("2> /dev/full", 0)],
+    [
+        (">&-", 0),
+        ("2>&-", 0),
+        ("<&-", 0),
+        ("<&- >&- 2>&-", 0),
+        ("> >(true)", 0),
+        ("> /dev/full", 2),
+        ("2> /dev/full", 0),
+    ],
 )
 def test_a_lost_stream_decides_nothing_but_a_full_disk_under_the_result(streams: str, status: int):
     result = shell(f'"$@" list {streams}')
@@ -45,7 +53,7 @@ def test_a_refusal_that_nobody_reads_stays_a_refusal(streams: str):
 
 
 def test_a_file_never_takes_the_number_of_a_closed_stream(tmp_path: Path):
-    """With descriptor 2 free, the next file that is opened would get it, and messages would be written into the file."""
+    """With descriptor 2 free, the next file that is opened would get it, and messages would go into the file."""
     code = (
         "import sys; from nfnet_eqx.cli import _main, _process\n"
         "_process.run = lambda *_, **__: open('data', 'w').fileno()\n"
@@ -74,7 +82,9 @@ _process.console_main()
     "environment", [{"PYTHONIOENCODING": "ascii"}, {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}]
 )
 def test_what_an_encoding_lacks_is_escaped(environment: dict[str, str]):
-    result = subprocess.run([sys.executable, "-c", LABELLED], cwd=ROOT, env=os.environ | environment, capture_output=True)
+    result = subprocess.run(
+        [sys.executable, "-c", LABELLED], cwd=ROOT, env=os.environ | environment, capture_output=True
+    )
     assert result.returncode == 0, result.stderr
     assert result.stdout == result.stderr == rb"L\xf6we \u732b \udcff" + b"\n"
 

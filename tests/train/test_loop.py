@@ -1,9 +1,9 @@
 """A run: what it leaves in its folder, how it goes on, and what it refuses."""
 
 import json
-import os
 import shutil
 import signal
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -32,17 +32,18 @@ def assert_equal_runs(a: TrainConfig, b: TrainConfig) -> None:
         np.testing.assert_array_equal(array, others[name], err_msg=name)
 
 
-def interrupt(monkeypatch: pytest.MonkeyPatch, step: int, number: int = signal.SIGTERM) -> None:
-    """Sends this process a signal while it waits for the batch of a step."""
-    real = loop.train_stream
+def stop_after(monkeypatch: pytest.MonkeyPatch, step: int) -> Callable[[], bool]:
+    """A function for `stop`, true from when the run waits for the batch of a step."""
+    real, came = loop.train_stream, threading.Event()
 
     def stream(*args, **kwargs):
         for i, batch in enumerate(real(*args, **kwargs), kwargs["start"] + 1):
             if i == step:
-                os.kill(os.getpid(), number)
+                came.set()
             yield batch
 
     monkeypatch.setattr(loop, "train_stream", stream)
+    return came.is_set
 
 
 @pytest.mark.slow
@@ -74,7 +75,7 @@ def test_a_run_leaves_a_checkpoint_that_opens_metrics_curves_and_its_settings(co
 
 
 @pytest.mark.slow
-def test_sigterm_saves_and_the_run_that_goes_on_ends_as_an_unbroken_one(
+def test_a_run_that_is_stopped_saves_and_the_one_that_goes_on_ends_as_an_unbroken_one(
     config: TrainConfig, changed: Changed, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ):
     whole, broken = config, changed(config, out=tmp_path / "broken")
@@ -82,11 +83,10 @@ def test_sigterm_saves_and_the_run_that_goes_on_ends_as_an_unbroken_one(
     before = signal.getsignal(signal.SIGTERM)
     for step in (5, 11):
         with monkeypatch.context() as patch:
-            interrupt(patch, step)
-            result = train(broken)
+            result = train(broken, stop=stop_after(patch, step))
         assert result.step == step and result.checkpoint is None
         assert not (broken.out / "checkpoint").exists()
-    assert signal.getsignal(signal.SIGTERM) == before
+    assert signal.getsignal(signal.SIGTERM) == before, "that belongs to the program"
     train(broken)
     assert_equal_runs(whole, broken)
 

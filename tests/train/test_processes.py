@@ -32,7 +32,13 @@ def start(model_folder: Path, data_folder: Path, cache: Path) -> Start:
     """A function: starts `nfnet-eqx train` on the tiny network, twelve steps of sixteen pictures in two epochs."""
 
     def start(
-        out: Path, *changes: str, devices: int = 4, process: int = 0, processes: int = 1, port: int = 0
+        out: Path,
+        *changes: str,
+        devices: int = 4,
+        process: int = 0,
+        processes: int = 1,
+        port: int = 0,
+        lost: str = "",
     ) -> subprocess.Popen:
         arguments = [
             "train", "--recipe", "smoke", "--model", model_folder, "--data", data_folder, "--out", out,
@@ -43,7 +49,7 @@ def start(model_folder: Path, data_folder: Path, cache: Path) -> Start:
             "RANK": str(process), "WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
         }  # fmt: skip
         return subprocess.Popen(
-            [sys.executable, "-m", "nfnet_eqx", *map(str, arguments)],
+            ["bash", "-c", f'exec "$@" {lost}', "bash", sys.executable, "-m", "nfnet_eqx", *map(str, arguments)],
             env=os.environ
             | {
                 "JAX_PLATFORMS": "cpu",
@@ -165,6 +171,13 @@ def test_a_run_goes_on_on_twice_as_many_devices_and_ends_the_same_up_to_summatio
     finish(start(out, devices=4))
     # The first steps summed over two devices, in another order.
     assert_close(out / "checkpoint", expected, 1e-5)
+
+
+@pytest.mark.parametrize("lost", ["<&- >&- 2>&-", "> >(head -2) 2>&1"])
+def test_a_run_whose_output_nobody_reads_goes_on_to_its_end(start: Start, expected: Path, tmp_path: Path, lost: str):
+    out = tmp_path / "unread"
+    finish(start(out, lost=lost))
+    assert weights(out / "checkpoint") == weights(expected)
 
 
 def test_a_full_disk_is_one_clear_line_and_the_run_goes_on_when_there_is_room(
