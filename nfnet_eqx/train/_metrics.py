@@ -12,7 +12,7 @@ import jax
 from tqdm import tqdm
 
 from nfnet_eqx._errors import InputError
-from nfnet_eqx._files import replacing
+from nfnet_eqx._files import parse_json, replacing
 
 FILE = "metrics.jsonl"
 
@@ -77,7 +77,7 @@ class Log:
         resume_step: how many steps have been made.
         tensorboard: also write TensorBoard's events, into `folder/tensorboard`.
         total_steps: how many steps the whole run has, for the time left.
-        batch_size: of all processes together, for the pictures a second.
+        batch_size: of all processes together, for the images a second.
         writers: other places for the same numbers.
 
     Raises:
@@ -106,8 +106,11 @@ class Log:
             with replacing(self._path) as temporary:
                 temporary.write_bytes(b"".join(map(_line, kept)))
         self._file = self._path.open("ab", buffering=0)  # nothing that a close or a crash would have to write out
-        pictures, total = resume_step * batch_size, total_steps * batch_size
-        self._bar = tqdm(initial=pictures, total=total, unit=" img", unit_scale=True, dynamic_ncols=True, disable=None)
+        images, self._total = resume_step * batch_size, total_steps * batch_size
+        self._bar = tqdm(
+            initial=images, total=self._total, unit=" img", unit_scale=True, dynamic_ncols=True, disable=None
+        )
+        self._bar_moves = False
 
     def write(self, step: int, split: Literal["train", "eval"], metrics: Mapping[str, float]) -> None:
         """Append the numbers after `step` steps to the file, and show the progress.
@@ -130,15 +133,34 @@ class Log:
             writer.write(step, split, metrics)
         self._show(record)
 
+    def progress(self, step: int) -> None:
+        """Move the bar; its clock starts behind the first step, whose time is the compiler's."""
+        if not self._main or self._bar.disable:
+            return
+        images = step * self._batch_size - self._bar.n
+        if self._bar_moves:
+            self._bar.update(images)
+            return
+        self._bar_moves = True
+        self._bar.n += images
+        self._bar.initial = self._bar.last_print_n = self._bar.n
+        self._bar.unpause()
+        self._bar.refresh()
+
     def _show(self, record: Mapping[str, Any]) -> None:
         """Training moves the bar; evaluations, and everything where there is no terminal, are lines of their own."""
-        self._bar.update(record["step"] * self._batch_size - self._bar.n)
+        self.progress(record["step"])
         if record["split"] == "train":
             numbers = {"loss": record.get("loss"), "lr": record.get("learning_rate")}
             self._bar.set_postfix({name: f"{value:.3g}" for name, value in numbers.items() if value is not None})
         if record["split"] == "eval" or self._bar.disable:
-            shown = (form.format(record[name]) for name, form in _SHOWN.items() if name in record)
+            shown = [form.format(record[name]) for name, form in _SHOWN.items() if name in record]
+            left, rate = self._total - record["step"] * self._batch_size, record.get("images_per_second", 0)
+            if left > 0 and rate > 0:
+                shown.append(f"{tqdm.format_interval(left / rate)} left")
             self._bar.write(f"step {record['step']:,}, {record['split']}: {', '.join(shown)}", file=sys.stderr)
+        if record["split"] == "eval":
+            self._bar.unpause()  # how long it took says nothing about the steps that are left
 
     def close(self) -> None:
         """Close the file, the bar and the other writers."""
@@ -163,23 +185,37 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
     run leaves, is not a record.
 
     Raises:
-        InputError: there is no such file, or a line before the last is not a record.
+        InputError: there is no such file, or lines before the last are not records: an object with the step (0 or
+            more), the split ("train" or "eval") and numbers.
     """
     path = folder / FILE
     try:
-        lines = path.read_bytes().split(b"\n")
+        lines = path.read_bytes().split(b"\n")[:-1]  # behind the last line break stands nothing, or half a line
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; give the folder of a training run") from None
-    records = []
-    for number, line in enumerate(lines[:-1], 1):  # behind the last line break stands nothing, or half a line
-        try:
-            record = json.loads(line)
-        except ValueError:
-            record = None
-        if not isinstance(record, dict) or type(record.get("step")) is not int or "split" not in record:
-            raise InputError(f"{path}: line {number} is not a record of a run ({line[:60]!r}); delete it")
-        records.append({name: math.nan if value is None else value for name, value in record.items()})
-    return records
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}") from None
+    records = {number: _record(line) for number, line in enumerate(lines, 1)}
+    strange = [number for number, record in records.items() if record is None]
+    if strange:
+        others = f", nor are {len(strange) - 1} others" if len(strange) > 1 else ""
+        found = lines[strange[0] - 1][:60]
+        raise InputError(f"{path}: line {strange[0]} is not a record of a run ({found!r}){others}; delete it")
+    return [record for record in records.values() if record is not None]
+
+
+def _record(line: bytes) -> dict[str, Any] | None:
+    """What a line holds; `None` where it is not a record."""
+    try:
+        record = parse_json(line, FILE)
+        numbers = [value for name, value in record.items() if name != "split" and value is not None]
+        if not all(type(number) in (int, float) and math.isfinite(number) for number in numbers):
+            return None
+    except (InputError, OverflowError):  # the latter: an integer beyond the largest float
+        return None
+    if type(record.get("step")) is not int or record["step"] < 0 or record.get("split") not in ("train", "eval"):
+        return None
+    return {name: math.nan if value is None else value for name, value in record.items()}
 
 
 def _line(record: Mapping[str, Any]) -> bytes:

@@ -4,6 +4,7 @@ import json
 import math
 import os
 import pty
+import re
 import resource
 import signal
 import subprocess
@@ -105,8 +106,16 @@ def test_half_a_line_at_the_end_is_not_a_record(cut: int, tmp_path_factory: pyte
 
 
 @pytest.mark.parametrize(
-    "line", ["{}", "[1]", "loss 1.0", '{"step": 2}', '{"step": "2", "split": "train"}', '{"split": "train"}', ""]
-)
+    "line",
+    [
+        "{}", "[1]", "loss 1.0", "", '{"step": 2}', '{"split": "train"}', '{"step": "2", "split": "train"}',
+        '{"step": true, "split": "train"}', '{"step": -1, "split": "train"}', '{"step": 2, "split": "test"}',
+        '{"step": 2, "split": ["train"]}', '{"step": 2, "split": "train", "loss": "1.0"}',
+        '{"step": 2, "split": "train", "loss": [1.0]}', '{"step": 2, "split": "train", "loss": true}',
+        '{"step": 2, "split": "train", "loss": 1e999}', '{"step": 2, "split": "train", "loss": 1' + 400 * "0" + "}",
+        '{"step": 2, "split": "train", "step": 3}', "[" * 100_000,
+    ],
+)  # fmt: skip
 def test_a_line_that_is_no_record_is_named(tmp_path: Path, line: str):
     good = '{"step": 1, "split": "train", "loss": 1.0}\n'
     (tmp_path / "metrics.jsonl").write_text(good + line + "\n" + good)
@@ -115,6 +124,42 @@ def test_a_line_that_is_no_record_is_named(tmp_path: Path, line: str):
     with pytest.raises(InputError, match="line 2"):
         open_log(tmp_path, resume_step=1)
     assert (tmp_path / "metrics.jsonl").read_text() == good + line + "\n" + good
+
+
+VALID = b"".join(
+    b'{"step": %d, "split": "train", "loss": 2.5, "learning_rate": 0.1, "top1": null, "epoch": 0.25}\n' % step
+    for step in (1, 5, 10)
+)
+
+
+@settings(max_examples=300)
+@given(
+    cuts=st.lists(
+        st.tuples(st.integers(0, len(VALID)), st.integers(0, 12), st.binary(max_size=6) | st.sampled_from(
+            [b"NaN", b"1e999", b"-1", b'"', b"[", b"{}", b"true", b"null", b"9" * 400, b"\xff\xfe", b"\n", b"train"]
+        )),
+        min_size=1, max_size=3,
+    )
+)  # fmt: skip
+def test_a_damaged_log_is_read_and_drawable_or_refused(cuts: list, tmp_path_factory: pytest.TempPathFactory):
+    folder, content = tmp_path_factory.mktemp("run"), VALID
+    for at, length, instead in cuts:
+        content = content[:at] + instead + content[at + length :]
+    (folder / "metrics.jsonl").write_bytes(content)
+    try:
+        records = read_metrics(folder)
+    except InputError as error:
+        assert f"{folder}/metrics.jsonl: line " in str(error)
+        return
+    for record in records:
+        assert type(record.pop("step")) is int and record.pop("split") in ("train", "eval")
+        assert all(type(float(value)) is float for value in record.values())
+
+
+def test_a_log_that_cannot_be_opened_is_named(tmp_path: Path):
+    (tmp_path / "metrics.jsonl").mkdir()
+    with pytest.raises(InputError, match=r"metrics\.jsonl: Is a directory"):
+        read_metrics(tmp_path)
 
 
 def test_a_folder_without_a_log_is_refused(tmp_path: Path):
@@ -217,6 +262,12 @@ def test_without_a_terminal_every_record_is_a_line(tmp_path: Path, capsys: pytes
     )
 
 
+def test_without_a_terminal_a_line_says_how_long_the_rest_takes(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    with open_log(tmp_path) as log:
+        log.write(25, "train", {"loss": 2.5, "images_per_second": 4.0})
+    assert capsys.readouterr().err == "step 25, train: loss 2.5000, 4 img/s, 02:30 left\n"
+
+
 SHOWN = """
 import sys
 from pathlib import Path
@@ -228,21 +279,47 @@ with Log(Path(sys.argv[1]), resume_step=20, tensorboard=False, total_steps=100, 
 """
 
 
-def test_a_terminal_shows_a_bar_with_pictures_loss_and_learning_rate(tmp_path: Path):
+def on_terminal(code: str, folder: Path) -> str:
+    """What a terminal gets from a program."""
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (40, 120))
-    command = [sys.executable, "-c", SHOWN, str(tmp_path)]
+    command = [sys.executable, "-c", code, str(folder)]
     process = subprocess.run(command, stderr=theirs, stdout=subprocess.PIPE, timeout=60)
     os.close(theirs)
     shown = b""
     while chunk := _read(ours):
         shown += chunk
     os.close(ours)
-    text = shown.decode()
-    assert process.returncode == 0, text
+    assert process.returncode == 0, shown.decode()
+    return shown.decode()
+
+
+def test_a_terminal_shows_a_bar_with_pictures_loss_and_learning_rate(tmp_path: Path):
+    text = on_terminal(SHOWN, tmp_path)
     assert " 20%" in text and "400/800" in text, text  # from where it goes on to where it is
     assert "img/s" in text and "loss=2.5" in text and "lr=0.1" in text, text
     assert "step 50, eval: top-1 50.00 %" in text and "step 50, train" not in text, text
+
+
+SLOW_FIRST = """
+import sys, time
+from pathlib import Path
+from nfnet_eqx.train._metrics import Log
+
+with Log(Path(sys.argv[1]), resume_step=0, tensorboard=False, total_steps=100, batch_size=8) as log:
+    time.sleep(2)  # compiling
+    for step in range(1, 6):
+        log.progress(step)
+        time.sleep(0.15)
+"""
+
+
+def test_the_bar_moves_with_each_step_and_leaves_the_compilation_out_of_the_time_left(tmp_path: Path):
+    """With it, the rest would take over a minute; 95 steps of 0.15 s are 14 s."""
+    text = on_terminal(SLOW_FIRST, tmp_path)
+    assert "8.00/800" in text and "16.0/800" in text and "32.0/800" in text, text
+    seconds = [60 * int(m) + int(s) for m, s in re.findall(r"<(\d\d):(\d\d)", text)]
+    assert seconds and max(seconds) < 45, text
 
 
 def _read(terminal: int) -> bytes:
