@@ -76,7 +76,7 @@ class TrainConfig:
         eval_every: epochs between evaluations, each of which saves a checkpoint; the last step always does.
         checkpoint_every: steps between further checkpoints; 0: none.
         keep: how many of the last checkpoints stay, besides the best.
-        log_every: steps between lines of metrics.
+        log_every: steps between lines of metrics; `None`: 50, and fewer in a run that would have less than 20 lines.
         on_broken: skip pictures that cannot be read and count them, or stop.
         num_threads: threads that decode pictures, in each process.
         num_workers: processes to decode them instead, for hosts with many cores.
@@ -111,7 +111,7 @@ class TrainConfig:
     eval_every: float = 1.0
     checkpoint_every: int = 0
     keep: int = 2
-    log_every: int = 50
+    log_every: int | None = None
     on_broken: Literal["skip", "stop"] = "skip"
     num_threads: int = 16
     num_workers: int = 0

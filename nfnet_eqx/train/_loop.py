@@ -17,16 +17,16 @@ from nfnet_eqx.data import Source, eval_stream, open_source, train_stream
 from nfnet_eqx.models import NFNet, count
 from nfnet_eqx.train._checkpoint import Checkpoints
 from nfnet_eqx.train._config import TrainConfig
+from nfnet_eqx.train._curves import Curves
 from nfnet_eqx.train._distributed import init_distributed
 from nfnet_eqx.train._evaluate import Evaluation, evaluate
 from nfnet_eqx.train._export import export
 from nfnet_eqx.train._mesh import REPLICATED, make_mesh, put_batch, shardings
-from nfnet_eqx.train._metrics import Log, Writer, read_metrics
-from nfnet_eqx.train._plot import plot_curves
+from nfnet_eqx.train._metrics import Log, Writer
 from nfnet_eqx.train._run import CHECKPOINTS_NAME, CURVES_NAME, EXPORT_NAME, claim, on_first_process
 from nfnet_eqx.train._start import Start, count_classes, find_start
 from nfnet_eqx.train._step import make_program
-from nfnet_eqx.train._watch import Window
+from nfnet_eqx.train._watch import Window, compiling, is_logged
 
 _log = logging.getLogger(__name__)
 
@@ -103,6 +103,8 @@ def train(
             pictures = _eval_batches(config, start, held_out)
             return evaluate(network, pictures, mesh=mesh, precision=config.precision, num_pictures=len(held_out))
 
+        title = f"{start.architecture} on {source.name}"
+        curves = Curves(config.out, config.out / CURVES_NAME, title, schedule=program.schedule, total_steps=total_steps)
         log = stack.enter_context(
             Log(
                 config.out,
@@ -110,18 +112,19 @@ def train(
                 tensorboard=config.tensorboard,
                 total_steps=total_steps,
                 batch_size=config.batch_size,
-                writers=writers,
+                writers=[*writers, curves],
             )
         )
-        stack.callback(_draw_curves, config, f"{start.architecture} on {source.name}")
         batches = stack.enter_context(contextlib.closing(_train_batches(config, source, first)))
         window, evaluation = Window(config, program.schedule, steps_per_epoch, checkpoints.latest), None
 
         for step in range(first + 1, total_steps + 1):
             batch = next(batches)
-            state, metrics = program.step(state, *put_batch((batch.image, batch.label), mesh))
+            with compiling("the training step") if step == first + 1 else contextlib.nullcontext():
+                state, metrics = program.step(state, *put_batch((batch.image, batch.label), mesh))
             window.add(step, metrics, int(batch.broken.sum()))
-            if step % config.log_every == 0 or step == total_steps:
+            log.progress(step)
+            if is_logged(step, config.log_every, total_steps):
                 log.write(step, "train", window.line())
 
             preempted = (checkpoints.reached_preemption(step) or stop()) and step < total_steps
@@ -163,17 +166,6 @@ def _export(
         dataset=str(config.data),
         base_model=start.base_model,
     )
-
-
-def _draw_curves(config: TrainConfig, title: str) -> None:
-    """Of a run that ended in whatever way; one that failed before its first line has none."""
-    if jax.process_index():
-        return
-    try:
-        if metrics := read_metrics(config.out):
-            plot_curves(metrics, config.out / CURVES_NAME, title)
-    except OSError as error:  # on a full disk, say; it must not take the place of what ended the run
-        _log.warning("%s: not drawn: %s", config.out / CURVES_NAME, error.strerror or error)
 
 
 def _check_batch(config: TrainConfig, mesh: Mesh) -> None:

@@ -1,22 +1,27 @@
 """Pictures of a run as PNG: its curves, and which classes it takes for which."""
 
+import functools
+import logging
 import math
-import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+import matplotlib
 import numpy as np
 from jaxtyping import Float, Int
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LinearSegmentedColormap, PowerNorm
 from matplotlib.figure import Figure
+from matplotlib.font_manager import findfont, get_font
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
 
 from nfnet_eqx._errors import InputError
 from nfnet_eqx._files import replacing
+
+_log = logging.getLogger(__name__)
 
 _TEXT, _MUTED, _EDGE, _FAULT = "#111827", "#737c8a", "#dee3ea", "#dc2626"
 _TRAIN, _TRAIN_RAW, _EVAL = "#2563eb", "#a8bee3", "#ea580c"
@@ -28,6 +33,8 @@ _MOST_LABELS = 40  # classes whose names are legible at the side
 _MOST_CELLS = 250  # a side; of more classes, neighbours share a cell of a few pixels
 _LONGEST_LABEL, _LONGEST_TITLE = 24, 90  # characters
 _DIVERGED = 20  # a loss this many times the median is drawn on a logarithmic scale
+_MOST_POINTS = 2000  # of a line; the panel has some 300 pixels
+_BOX = "\N{WHITE SQUARE}"  # in place of a letter that no font has
 
 
 class _Series(NamedTuple):
@@ -37,7 +44,13 @@ class _Series(NamedTuple):
     y: Float[np.ndarray, " n"]
 
 
-def plot_curves(metrics: Sequence[dict[str, Any]], file: Path, title: str) -> None:
+def plot_curves(
+    metrics: Sequence[dict[str, Any]],
+    file: Path,
+    title: str,
+    *,
+    learning_rate: Float[np.ndarray, " steps"] | None = None,
+) -> None:
     """Draw loss, top-1 accuracy and learning rate of a run over its epochs (its steps, where a record has no epoch).
 
     Values that are not finite are left out, and where the loss first was one is marked.
@@ -46,6 +59,7 @@ def plot_curves(metrics: Sequence[dict[str, Any]], file: Path, title: str) -> No
         metrics: the records of `read_metrics`.
         file: the PNG, replaced as a whole.
         title: what stands above.
+        learning_rate: of every step, from the first; `None`: that of the records.
 
     Raises:
         InputError: there is no record.
@@ -54,9 +68,8 @@ def plot_curves(metrics: Sequence[dict[str, Any]], file: Path, title: str) -> No
         raise InputError(f"{file}: no metrics to draw yet; train for longer than one interval of the log")
     unit: Literal["epoch", "step"] = "epoch" if all("epoch" in record for record in metrics) else "step"
     figure = Figure(figsize=(10, 3.7), layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.08, wspace=0.04))
-    figure.suptitle(
-        _shorten(title, _LONGEST_TITLE), x=0.01, ha="left", size=12, weight="bold", color=_TEXT, parse_math=False
-    )
+    (title,) = _drawable([_shorten(title, _LONGEST_TITLE)])
+    figure.suptitle(title, x=0.01, ha="left", size=12, weight="bold", color=_TEXT, parse_math=False)
     loss, accuracy, rate = figure.subplots(1, 3, sharex=True, width_ratios=(5, 5, 3))
     train, evaluated = _series(metrics, "train", unit), _series(metrics, "eval", unit)
 
@@ -78,7 +91,8 @@ def plot_curves(metrics: Sequence[dict[str, Any]], file: Path, title: str) -> No
         accuracy.set_title(f"best {evaluated('top1').y.max():.2f} %", loc="right", size=10, color=_EVAL)
 
     _panel(rate, "Learning rate", unit)
-    _draw_line(rate, train("learning_rate"), _MUTED)
+    rates = train("learning_rate") if learning_rate is None else _by_step(learning_rate, metrics[-1], unit)
+    _draw_line(rate, rates, _MUTED)
     rate.set_ylim(bottom=0)
 
     for axes in (loss, accuracy, rate):
@@ -127,7 +141,7 @@ def plot_confusion(confusion: Int[np.ndarray, "k k"], labels: Sequence[str] | No
     axes.tick_params(length=0, colors=_TEXT)
     axes.spines[:].set_color(_EDGE)
     if classes <= _MOST_LABELS:
-        names = [_shorten(name, _LONGEST_LABEL) for name in labels or map(str, range(classes))]
+        names = _drawable([_shorten(name, _LONGEST_LABEL) for name in labels or map(str, range(classes))])
         size = 10 if classes <= _MOST_NUMBERS else 8
         axes.set_xticks(range(classes), names, rotation=90, size=size, parse_math=False)
         axes.set_yticks(range(classes), names, size=size, parse_math=False)
@@ -152,6 +166,13 @@ def _series(metrics: Sequence[dict[str, Any]], split: str, unit: str) -> Callabl
         return _Series(x[finite], y[finite])
 
     return series
+
+
+def _by_step(values: Float[np.ndarray, " steps"], record: dict[str, Any], unit: str) -> _Series:
+    """A value of each step from the first, over the unit in which `record` says how far the run is."""
+    steps = np.arange(1, len(values) + 1)[:: -(-len(values) // _MOST_POINTS) or 1]
+    scale = record[unit] / record["step"] if record["step"] else 1.0
+    return _Series(steps * scale, np.asarray(values, np.float64)[steps - 1])
 
 
 def _panel(axes: Axes, name: str, unit: str) -> None:
@@ -190,9 +211,38 @@ def _shorten(text: str, longest: int) -> str:
     return text if len(text) <= longest else text[: longest - 1].rstrip() + "…"
 
 
+def _drawable(texts: Sequence[str]) -> list[str]:
+    """The texts with a box for every letter that no font has, which the log says; matplotlib would warn of each."""
+    letters = {letter for font in _fonts() for letter in get_font(font).get_charmap()}
+    missing = {letter for text in texts for letter in text if ord(letter) not in letters}
+    if missing:
+        _say_missing("".join(sorted(missing)))
+    return ["".join(_BOX if letter in missing else letter for letter in text) for text in texts]
+
+
+@functools.cache  # once, however often a run's curves are drawn
+def _say_missing(letters: str) -> None:
+    shown = ", ".join(f"{letter!r} (U+{ord(letter):04X})" for letter in letters[:3])
+    more = f" and {len(letters) - 3} more" if len(letters) > 3 else ""
+    _log.warning(
+        "boxes stand for %s%s: matplotlib finds no font with them; add one to font.family in your matplotlibrc",
+        shown,
+        more,
+    )
+
+
+def _fonts() -> Iterator[str]:
+    """The files of those fonts that matplotlib tries for a letter, by its settings."""
+    settings: Any = matplotlib.rcParams
+    for family in [name for generic in settings["font.family"] for name in settings.get(f"font.{generic}", [generic])]:
+        try:
+            yield findfont(family, fallback_to_default=False)
+        except ValueError:  # not installed
+            continue
+
+
 def _save(figure: Figure, file: Path) -> None:
     """Through Agg itself, not pyplot: no display, no figure that stays open."""
     FigureCanvasAgg(figure)
-    with replacing(file) as temporary, warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # drawn as a box
+    with replacing(file) as temporary:
         figure.savefig(temporary, format="png", dpi=160)

@@ -1,8 +1,10 @@
-"""What the loop watches while it runs: the metrics of the steps behind it."""
+"""What the loop watches while it runs: the metrics of the steps behind it, and how fast they were."""
 
+import contextlib
+import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import jax.numpy as jnp
 import numpy as np
@@ -12,11 +14,16 @@ from nfnet_eqx._errors import InputError
 from nfnet_eqx.train._config import TrainConfig
 from nfnet_eqx.train._step import Metrics
 
+_LINES, _LONGEST_INTERVAL = 20, 50
+
+_log = logging.getLogger(__name__)
+
 
 class Window:
     """The metrics since the last line of the log.
 
-    They are read one step late: the devices already work on the next one then, and never wait for us.
+    They are read one step late: the devices already work on the next one then, and never wait for us. The clock starts
+    when the first step is done: that one's time is the compiler's.
     """
 
     def __init__(
@@ -32,18 +39,20 @@ class Window:
         self._finished: list[dict[str, float]] = []
         self._broken = 0
         self._step = 0
-        self.restart()
+        self._since: float | None = None
+        self._images = 0
 
     def restart(self) -> None:
         """Starts the clock again, after something that was no training."""
-        self._since, self._pictures = time.perf_counter(), 0
+        self._since, self._images = time.perf_counter(), 0
 
     def add(self, step: int, metrics: Metrics, broken: int) -> None:
         """Takes the metrics of a step that is still running, and looks at those of the one before."""
         self.finish()
         self._running, self._step = (step, metrics), step
         self._broken += broken
-        self._pictures += self._config.batch_size
+        if self._since is not None:
+            self._images += self._config.batch_size
 
     def finish(self) -> None:
         """Waits for the step that is running.
@@ -66,17 +75,41 @@ class Window:
                 f"(={optimizer.clipping}), or lengthen optimizer.warmup (={optimizer.warmup:.4g})"
             )
         self._finished.append(values)
+        if self._since is None:
+            self.restart()
 
     def line(self) -> dict[str, float]:
-        """The means since the last call, and what else belongs into a line of the log."""
+        """The means since the last call, and what else belongs into a line of the log.
+
+        A line about the first step alone has no `images_per_second`.
+        """
         self.finish()
-        seconds, pictures = time.perf_counter() - self._since, self._pictures
+        seconds = time.perf_counter() - (self._since or 0)
+        rate = {"images_per_second": self._images / seconds} if self._images else {}
         means = {name: float(np.mean([values[name] for values in self._finished])) for name in self._finished[0]}
         self._finished.clear()
         self.restart()
         return means | {
             "learning_rate": self._rate(self._step),
-            "images_per_second": pictures / seconds,
+            **rate,
             "epoch": self._step / self._steps_per_epoch,
             "broken": self._broken,
         }
+
+
+def is_logged(step: int, interval: int | None, total_steps: int) -> bool:
+    """Whether a line of metrics is due; without an interval the first step has one, and a short run has twenty."""
+    every = interval or min(max(total_steps // _LINES, 1), _LONGEST_INTERVAL)
+    return step % every == 0 or step == total_steps or (step == 1 and interval is None)
+
+
+@contextlib.contextmanager
+def compiling(what: str) -> Iterator[None]:
+    """Tells the user why nothing moves: compiling takes minutes on few CPU cores, and shows no progress."""
+    _log.info(
+        "compiling %s; it takes a minute or two on a few CPU cores (JAX_COMPILATION_CACHE_DIR=FOLDER keeps the result)",
+        what,
+    )
+    start = time.perf_counter()
+    yield
+    _log.info("compiled in %.0f s", time.perf_counter() - start)

@@ -2,6 +2,7 @@
 
 import math
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -90,6 +91,36 @@ def test_no_log_breaks_the_picture(rows: list, has_epoch: bool, tmp_path_factory
 
 def test_a_title_is_text_and_not_mathematics(tmp_path: Path):
     plot_curves(run(3), tmp_path / "curves.png", r"cost \frac{1} in $ and 猫, " + "long " * 100)
+
+
+@pytest.mark.parametrize("unit", ["epoch", "step"])
+def test_the_learning_rate_of_every_step_is_drawn_if_it_is_known(tmp_path: Path, unit: str):
+    """A warm-up between two records is no straight line from one to the other: the peak shows."""
+    rates = np.where(np.arange(100) < 50, np.arange(100) / 50, 0.0).astype(np.float32)
+    records = [{"step": step, "split": "train", "loss": 1.0, "learning_rate": 0.0} for step in (1, 100)]
+    records = [record | ({"epoch": record["step"] / 10} if unit == "epoch" else {}) for record in records]
+    heights = []
+    for name, known in (("logged", None), ("known", rates)):
+        plot_curves(records, tmp_path / f"{name}.png", "a run", learning_rate=known)
+        line = (pixels(tmp_path / f"{name}.png")[100:, 1270:] == GREY).all(-1)
+        heights.append(int(line.any(1).sum()))
+    assert heights[1] > heights[0] + 200, heights
+
+
+def test_a_letter_that_no_font_has_is_a_box_and_said_and_warnings_are_left_alone(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    names = ["Vögel – oiseaux", "Ζώα", "Животные"]
+    before = list(warnings.filters)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warnings_of_ours = warnings.filters
+        plot_confusion(np.eye(3, dtype=np.int64), names, tmp_path / "covered.png")
+        assert caplog.text == ""
+        plot_confusion(np.eye(3, dtype=np.int64), [*names[:2], "ꔀ猫"], tmp_path / "boxes.png")
+        assert warnings.filters is warnings_of_ours
+    assert "boxes stand for '猫' (U+732B), 'ꔀ' (U+A500)" in caplog.text
+    assert warnings.filters == before
 
 
 def test_an_empty_log_is_refused(tmp_path: Path):
