@@ -2,6 +2,8 @@
 
 import argparse
 import contextlib
+import dataclasses
+import difflib
 import inspect
 import logging
 import sys
@@ -26,7 +28,8 @@ recipes:
 {recipes}
 
 DATA is a folder of class folders, or of .tar, .parquet or .array_record files, CIFAR-like .npz or IDX files, with a
-part for training and one for validation. `nfnet-eqx train --recipe NAME --help` lists every field of a recipe.
+part for training and one for validation; or the word digits, for scikit-learn's small images of them.
+`nfnet-eqx train --recipe NAME --help` lists every field of a recipe.
 
 Example (a few pictures want larger steps than the recipe's, which is for ImageNet):
     nfnet-eqx train --recipe finetune --model nfnet_cifar10 --data digits --out runs/digits \\
@@ -85,7 +88,9 @@ def _resolve(first: argparse.Namespace, changes: list[str], wants_help: bool) ->
         raise InputError(f"--recipe {first.recipe} needs {' and '.join('--' + name for name in missing)}")
     examples = {"model": "nfnet_cifar10", "data": Path("DATA"), "out": Path("DIR")}
     config = recipe(**{name: examples[name] for name in missing} | given)
-    return tyro.cli(
+    for name in missing:  # in the help, as a field without a default: `replace` would check the value
+        object.__setattr__(config, name, tyro.MISSING)
+    resolved, unknown = tyro.cli(
         TrainConfig,
         default=config,
         args=changes,
@@ -93,7 +98,43 @@ def _resolve(first: argparse.Namespace, changes: list[str], wants_help: bool) ->
         description=inspect.getdoc(recipe),
         # What may be None, as `preprocess`, would become a subcommand.
         config=(tyro.conf.AvoidSubcommands,),
+        return_unknown_args=True,
     )
+    if unknown:
+        fields = [word for word in unknown if word.startswith("--")]
+        if not fields:
+            raise InputError(
+                f"unexpected {' '.join(unknown)!r}; a value stands behind the field's name, as in --epochs 5"
+            )
+        known = ["recipe", "resume", "no-resume", *_options(resolved)]
+        raise InputError("; ".join(_unknown(word, known) for word in fields))
+    return resolved
+
+
+def _unknown(option: str, known: Sequence[str]) -> str:
+    """That a recipe has no such field, and which were meant: by the same last name, initials (`lr`), or a like name."""
+    name = option.lstrip("-").partition("=")[0].replace("_", "-")
+    short = name.rpartition(".")[2]
+    by_short = {field: field.rpartition(".")[2] for field in known}
+    meant = [field for field, last in by_short.items() if short in (last, "".join(word[0] for word in last.split("-")))]
+    if not meant:
+        near = difflib.get_close_matches(short, by_short.values(), n=2, cutoff=0.7)
+        meant = [field for field, last in by_short.items() if last in near]
+    return f"{option}: there is no such field; " + (
+        f"did you mean {' or '.join('--' + field for field in meant)}?" if meant else "--help lists them all"
+    )
+
+
+def _options(part: Any, prefix: str = "") -> Iterator[str]:
+    """The fields of a configuration as they are written on the command line, without the dashes in front."""
+    for field in dataclasses.fields(part):
+        value, name = getattr(part, field.name), field.name.replace("_", "-")
+        if dataclasses.is_dataclass(value):
+            yield from _options(value, f"{prefix}{name}.")
+            continue
+        yield prefix + name
+        if isinstance(value, bool):
+            yield f"{prefix}no-{name}"
 
 
 def _summary(name: str) -> str:

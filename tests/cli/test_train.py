@@ -1,6 +1,7 @@
 """`nfnet-eqx train`: recipes, changes on the command line, and one clear line for what cannot be."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -53,14 +54,44 @@ def test_bad_arguments_are_one_line(
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [(["--epoch", "1"], "--epochs FLOAT"), (["--batch-size", "0"], "batch_size must be 1 or more, got 0")],
+    [
+        (["--epoch", "1"], "--epoch: there is no such field; did you mean --epochs?"),
+        (["--lr", "0.1"], "--lr: there is no such field; did you mean --optimizer.learning-rate?"),
+        (["--optimizer.lr", "0.1"], "--optimizer.lr: there is no such field; did you mean --optimizer.learning-rate?"),
+        (["--weight_decay=1e-5"], "did you mean --optimizer.weight-decay?"),
+        (["--no-flip"], "--no-flip: there is no such field; did you mean --augment.no-flip?"),
+        (["--xyzzy", "1", "--bs", "2"], "--xyzzy: there is no such field; --help lists them all; --bs: there is no"),
+        (["0.1"], "unexpected '0.1'; a value stands behind the field's name"),
+    ],
 )
-def test_a_field_that_is_misspelt_or_impossible_is_refused(
+def test_a_misspelt_field_is_one_line_that_says_what_is_meant(
     change: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ):
+    assert main(["train", "--recipe", "smoke", *change]) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.count("\n") == 1 and message in err
+
+
+def test_a_value_that_is_impossible_is_refused(capsys: pytest.CaptureFixture[str]):
     with pytest.raises(SystemExit) as end:
-        main(["train", "--recipe", "smoke", *change])
-    assert end.value.code == 2 and message in capsys.readouterr().err
+        main(["train", "--recipe", "smoke", "--batch-size", "0"])
+    assert end.value.code == 2 and "batch_size must be 1 or more, got 0" in capsys.readouterr().err
+
+
+def test_the_help_shows_what_a_recipe_needs_as_required(capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit) as end:
+        main(["train", "--recipe", "finetune", "--out", "runs/mine", "--help"])
+    assert end.value.code == 0
+    options = re.split(r"--(?=[a-z])", re.sub(r"[│\s]+", " ", capsys.readouterr().out))
+    needed = [option.split()[0] for option in options if "(required)" in option]
+    assert needed == ["model", "data"]
+    assert any(option.startswith("out ") and "(default: runs/mine)" in option for option in options)
+
+
+def test_the_help_names_the_images_that_need_no_files(capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit):
+        main(["train", "--help"])
+    assert "the word digits" in capsys.readouterr().out
 
 
 @pytest.mark.slow
