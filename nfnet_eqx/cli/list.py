@@ -3,6 +3,7 @@
 import dataclasses
 import fnmatch
 import json as json_format
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any
 
 import tyro
@@ -52,16 +53,7 @@ def _list_architectures(pattern: str, json: bool) -> None:
                 "test_size": variant.test_size,
             }
         )
-    if json:
-        print(json_format.dumps(rows, indent=2))
-        return
-    width = max(len(name) for name in names)
-    print(f"{'name':{width}}  parameters  mult-adds  train   test")
-    for row in rows:
-        print(
-            f"{row['name']:{width}}  {row['parameters'] / 1e6:8.1f} M  {row['macs'] / 1e9:7.2f} G"
-            f"  {row['train_size']:5}  {row['test_size']:5}"
-        )
+    print(json_format.dumps(rows, indent=2) if json else _table(_ARCHITECTURE_COLUMNS, rows))
 
 
 def _list_checkpoints(pattern: str, json: bool) -> None:
@@ -72,14 +64,7 @@ def _list_checkpoints(pattern: str, json: bool) -> None:
         rows: list[dict[str, Any]] = [dataclasses.asdict(published) for published in chosen]
         print(json_format.dumps(rows, indent=2))
         return
-    width = max(len(published.name) for published in chosen)
-    print(f"{'name':{width}}  parameters  mult-adds  size  top-1    numerics  licence     where")
-    for published in chosen:
-        print(
-            f"{published.name:{width}}  {published.parameters / 1e6:8.1f} M  {published.test_macs / 1e9:7.2f} G"
-            f"  {published.test_size:4}  {f'{round(published.protocol().top1, 2)} %':7}  {published.numerics:8}"
-            f"  {published.license or 'not stated':10}  {_where(published)}"
-        )
+    print(_table(_CHECKPOINT_COLUMNS, chosen))
     for folder in sorted({published.url.rpartition("/")[0] for published in chosen if published.url}):
         print(f"files are under {folder}/")
 
@@ -88,3 +73,31 @@ def _where(published: Published) -> str:
     if published.url:
         return f"file {published.url.rpartition('/')[2]}"
     return published.hub_id or f"ships with the package ({published.data})"
+
+
+# The columns of each table: what stands above, and what a row has there. Numbers come with the blanks that align them.
+_ARCHITECTURE_COLUMNS: dict[str, Callable[[dict[str, Any]], str]] = {
+    "name": lambda row: row["name"],
+    "parameters": lambda row: f"{row['parameters'] / 1e6:8.1f} M",
+    "mult-adds": lambda row: f"{row['macs'] / 1e9:7.2f} G",
+    "train": lambda row: f"{row['train_size']:5}",
+    " test": lambda row: f"{row['test_size']:5}",
+}
+_CHECKPOINT_COLUMNS: dict[str, Callable[[Published], str]] = {
+    "name": lambda row: row.name,
+    "parameters": lambda row: f"{row.parameters / 1e6:8.1f} M",
+    "mult-adds": lambda row: f"{row.test_macs / 1e9:7.2f} G",
+    "size": lambda row: f"{row.test_size:4}",
+    "top-1": lambda row: f"{round(row.protocol().top1, 2)} %",
+    "numerics": lambda row: row.numerics,
+    "licence": lambda row: row.license or "not stated",
+    "where": _where,
+}
+
+
+def _table(columns: Mapping[str, Callable[[Any], str]], rows: Sequence[Any]) -> str:
+    """A line of headers, and one for each row."""
+    cells = [list(columns), *([cell(row) for cell in columns.values()] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = ("  ".join(f"{cell:{width}}" for cell, width in zip(line, widths, strict=True)) for line in cells)
+    return "\n".join(line.rstrip() for line in lines)
