@@ -49,30 +49,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit status: 0; 2 where the user's input is at fault (one line on stderr says what, why, and the remedy); 1
         where we are (the traceback, and a line that asks for a report).
     """
-    return run(argv, when_loaded=lambda: None)
-
-
-def run(argv: Sequence[str] | None, *, when_loaded: Callable[[], object]) -> int:
-    """`main`, which calls `when_loaded` between loading the command and running it."""
     try:
-        _run(sys.argv[1:] if argv is None else argv, when_loaded)
-        print(end="", flush=True)  # here, where a full disk is still ours to report
-    except InputError as error:
-        return _refuse(str(error))
-    except OSError as error:
-        return _refuse(f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error))
-    except KeyboardInterrupt:
-        return INTERRUPTED
-    except Exception as error:
-        if _is_out_of_memory(error):
-            return _refuse(f"not enough memory ({error}); {_LESS_MEMORY}")
-        traceback.print_exc()
-        _say("this is a fault of nfnet-eqx, not of your input; please report it with the lines above.")
-        return OUR_FAULT
+        call(sys.argv[1:] if argv is None else argv, when_loaded=lambda: None)
+    except (Exception, KeyboardInterrupt) as error:
+        return report(error)
     return OK
 
 
-def _run(argv: Sequence[str], when_loaded: Callable[[], object]) -> None:
+def call(argv: Sequence[str], *, when_loaded: Callable[[], object]) -> None:
+    """Run one subcommand, and `when_loaded` between loading its modules and calling it.
+
+    Raises:
+        Exception: whatever ended it, for `report`.
+    """
     name, *arguments = argv or ["--help"]
     if name in ("-h", "--help"):
         print(_usage())
@@ -87,6 +76,24 @@ def _run(argv: Sequence[str], when_loaded: Callable[[], object]) -> None:
         raise InputError(
             f"unknown command {name!r}; " + (f"did you mean {near[0]}?" if near else "see nfnet-eqx --help")
         )
+    print(end="", flush=True)  # here, where a full disk is still ours to report
+
+
+def report(error: BaseException) -> int:
+    """Say on stderr what ended a subcommand, and give its exit status."""
+    if isinstance(error, KeyboardInterrupt):
+        return INTERRUPTED
+    if isinstance(error, InputError):
+        _say(str(error))
+    elif isinstance(error, OSError):
+        _say(f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error))
+    elif _is_out_of_memory(error):
+        _say(f"not enough memory ({error}); {_LESS_MEMORY}")
+    else:
+        traceback.print_exception(error)
+        _say("this is a fault of nfnet-eqx, not of your input; please report it with the lines above.")
+        return OUR_FAULT
+    return USER_FAULT
 
 
 def _call(name: str, arguments: Sequence[str], when_loaded: Callable[[], object]) -> None:
@@ -124,16 +131,11 @@ def _usage() -> str:
     )
 
 
-def _is_out_of_memory(error: Exception) -> bool:
+def _is_out_of_memory(error: BaseException) -> bool:
     """NumPy's and Python's own error, or XLA's (told by its first word: this file loads no JAX)."""
     return isinstance(error, MemoryError) or (
         isinstance(error, RuntimeError) and str(error).startswith("RESOURCE_EXHAUSTED")
     )
-
-
-def _refuse(message: str) -> int:
-    _say(message)
-    return USER_FAULT
 
 
 def _say(message: str) -> None:

@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any, NoReturn, TextIO
 
-from nfnet_eqx.cli._main import INTERRUPTED, run
+from nfnet_eqx.cli._main import INTERRUPTED, OK, call, report
 
-_owned = False
+_owned = _interrupted = False
 
 
 def console_main() -> NoReturn:
@@ -27,11 +27,16 @@ def console_main() -> NoReturn:
     sys.stdout = _stream(sys.stdout, 1)
     sys.stderr = _stream(sys.stderr, 2)
     _quiet_threads()
-    # Until then only modules have been loaded: nothing is to be undone, and a module's import may swallow an interrupt.
-    status = run(None, when_loaded=lambda: signal.signal(signal.SIGINT, _interrupt))
-    signal.signal(signal.SIGINT, _leave)
-    if status == INTERRUPTED:
+    status = OK
+    try:
+        # Before it only modules are loaded: there is nothing to undo, and what is imported may swallow an interrupt.
+        call(sys.argv[1:], when_loaded=lambda: signal.signal(signal.SIGINT, _interrupt))
+    except (Exception, KeyboardInterrupt) as error:
+        if not _interrupted:  # else it is what XLA or Orbax made of that
+            status = report(error)
+    if _interrupted:
         _leave()  # without waiting for what the devices still compute
+    signal.signal(signal.SIGINT, _leave)
     sys.exit(status)
 
 
@@ -128,6 +133,8 @@ def _quiet_threads() -> None:
 
 def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
     """Ctrl-C: unfinished files are removed on the way out; a second one does not wait for that."""
+    global _interrupted
+    _interrupted = True
     signal.signal(signal.SIGINT, _leave)
     raise KeyboardInterrupt
 

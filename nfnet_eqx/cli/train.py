@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import tyro
+from tqdm import tqdm
 
 from nfnet_eqx._errors import InputError
 from nfnet_eqx.cli._process import sigterm
@@ -141,11 +142,17 @@ def _summary(name: str) -> str:
     return (inspect.getdoc(RECIPES[name]) or "").splitlines()[0]
 
 
+class _AboveTheBar(logging.Handler):
+    """Lines that do not tear a progress bar apart."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        tqdm.write(self.format(record), file=sys.stderr)
+
+
 @contextlib.contextmanager
 def _progress_shown() -> Iterator[None]:
     """What the library logs goes to the terminal; other packages' information does not."""
-    logger, handler = logging.getLogger("nfnet_eqx"), logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(message)s"))
+    logger, handler = logging.getLogger("nfnet_eqx"), _AboveTheBar()
     before = logger.level, logger.propagate
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)

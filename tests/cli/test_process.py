@@ -56,7 +56,7 @@ def test_a_file_never_takes_the_number_of_a_closed_stream(tmp_path: Path):
     """With descriptor 2 free, the next file that is opened would get it, and messages would go into the file."""
     code = (
         "import sys; from nfnet_eqx.cli import _main, _process\n"
-        "_process.run = lambda *_, **__: open('data', 'w').fileno()\n"
+        "_process.call = lambda *_, **__: sys.exit(open('data', 'w').fileno())\n"
         "sys.argv[1:] = ['list']; _process.console_main()"
     )
     command = ["bash", "-c", '"$@" <&- >&- 2>&-', "bash", sys.executable, "-c", code]
@@ -68,12 +68,11 @@ LABELLED = r"""
 import sys
 from nfnet_eqx.cli import _main, _process
 
-def run(argv, when_loaded):
+def call(argv, when_loaded):
     print("L\xf6we \u732b \udcff")
     print("L\xf6we \u732b \udcff", file=sys.stderr)
-    return 0
 
-_process.run = run
+_process.call = call
 _process.console_main()
 """
 
@@ -123,12 +122,11 @@ class Callback:
     def __del__(self):
         signal.raise_signal(signal.SIGINT)
 
-def run(argv, when_loaded):
+def call(argv, when_loaded):
     when_loaded()
     Callback()
-    return 0
 
-_process.run = run
+_process.call = call
 _process.console_main()
 """
 
@@ -136,6 +134,27 @@ _process.console_main()
 def test_an_interrupt_that_python_would_ignore_ends_it_too():
     """Within a finalizer Python prints the exception and goes on, as if nobody had asked."""
     result = subprocess.run([sys.executable, "-c", CALLBACK], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert (result.returncode, result.stderr) == (130, "")
+
+
+MASKED = """
+import signal
+from nfnet_eqx.cli import _process
+
+def call(argv, when_loaded):
+    when_loaded()
+    try:
+        signal.raise_signal(signal.SIGINT)
+    except KeyboardInterrupt:
+        raise RuntimeError("INTERNAL: CpuCallback error") from None
+
+_process.call = call
+_process.console_main()
+"""
+
+
+def test_an_interrupt_that_xla_tells_as_an_error_of_its_own_is_not_our_fault():
+    result = subprocess.run([sys.executable, "-c", MASKED], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert (result.returncode, result.stderr) == (130, "")
 
 
