@@ -158,6 +158,30 @@ def test_an_interrupt_that_xla_tells_as_an_error_of_its_own_is_not_our_fault():
     assert (result.returncode, result.stderr) == (130, "")
 
 
+TERMINATED = """
+import signal, sys
+from nfnet_eqx.cli import _process
+
+def call(argv, when_loaded):
+    with _process.sigterm() as stop:
+        if argv == ["early"]:
+            signal.raise_signal(signal.SIGTERM)
+        before = stop()
+        signal.raise_signal(signal.SIGTERM)
+        print(before, stop())
+
+_process.call = call
+_process.console_main()
+"""
+
+
+@pytest.mark.parametrize(("when", "status", "out"), [("early", -signal.SIGTERM, ""), ("late", 0, "False True\n")])
+def test_sigterm_is_answered_by_saving_once_there_is_something_to_save(when: str, status: int, out: str):
+    command = [sys.executable, "-c", TERMINATED, when]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert (result.returncode, result.stdout, result.stderr) == (status, out, "")
+
+
 def test_the_command_is_there_before_jax_is():
     """So an interrupt meets our handler, whatever is being imported."""
     code = "import sys, nfnet_eqx.cli; print(*sorted({'jax', 'numpy', 'tyro', 'PIL'} & set(sys.modules)))"
