@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import tyro
 
 from nfnet_eqx._errors import InputError
-from nfnet_eqx.cli._text import printable
+from nfnet_eqx.cli._text import name, pad, printable, width
 from nfnet_eqx.models import VARIANTS, NFNetConfig, count
 from nfnet_eqx.zoo import bundled, from_pretrained
 
@@ -66,22 +66,22 @@ def _facts(config: NFNetConfig, size: tuple[int, int]) -> dict[str, Any]:
 
 def _lines(described: Mapping[str, Any], indent: str = "") -> list[str]:
     """One line a value; what is nested comes below its name."""
-    width = max(map(len, described), default=0)
+    columns = max((width(name(key)) for key in described), default=0)
     lines = []
-    for name, value in described.items():
+    for key, value in described.items():
         if isinstance(value, Mapping):
-            lines += [f"{indent}{printable(name)}", *_lines(value, indent + "  ")] if value else []
+            lines += [f"{indent}{name(key)}", *_lines(value, indent + "  ")] if value else []
         else:
-            lines.append(f"{indent}{printable(name):{width}}  {printable(_shown(name, value))}")
+            lines.append(f"{indent}{pad(name(key), columns)}  {printable(_shown(key, value))}")
     return lines
 
 
-def _shown(name: str, value: Any) -> str:
-    if name == "parameters":
+def _shown(key: str, value: Any) -> str:
+    if key == "parameters":
         return f"{value:,}"
-    if name == "macs":
+    if key == "macs":
         return f"{value / 1e9:.2f} G"
     if isinstance(value, list | tuple):
-        shown = [str(item) for item in value[:8]]
+        shown = [name(str(item)) for item in value[:8]]
         return ", ".join(shown) + (f", ... ({len(value)})" if len(value) > len(shown) else "")
     return "none" if value is None or value == "" else str(value)

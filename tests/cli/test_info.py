@@ -10,6 +10,7 @@ import pytest
 from nfnet_eqx import get_config
 from nfnet_eqx.checkpoints._checkpoint import load_checkpoint, save_pretrained
 from nfnet_eqx.cli import main
+from nfnet_eqx.cli.info import _lines
 from nfnet_eqx.convert._deepmind import read_deepmind
 from nfnet_eqx.images._preprocess import Preprocess
 
@@ -50,6 +51,12 @@ def test_a_folder_and_its_weights_tell_the_same(folder: Path, capsys: pytest.Cap
     assert (len(facts["labels"]), facts["labels"][0]) == (1000, "tench")
     assert facts["about"]["license"] == "cc0-1.0"
     assert described(folder / "model.safetensors", capsys) | {"source": str(folder)} == facts
+
+
+def test_wide_and_endless_names_keep_the_columns():
+    lines = _lines({"about": {"作者": "someone", "license": "MIT"}, "labels": ["日本", "x" * 10_000_000]})
+    assert lines[1:3] == ["  作者     someone", "  license  MIT"], "a wide character takes two columns"
+    assert len(lines[3]) < 200 and "日本, xxx" in lines[3]
 
 
 def test_a_file_of_deepminds_is_recognised(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
