@@ -17,6 +17,8 @@ from nfnet_eqx.checkpoints import (
     adapt,
     checkpoint_files,
     load_checkpoint,
+    load_run,
+    run_of,
     sha256,
 )
 from nfnet_eqx.convert import is_foreign, load_deepmind
@@ -57,7 +59,8 @@ def from_pretrained(
     cache without links there is none.)
 
     Args:
-        source: in this order: the name of a bundled checkpoint (`bundled()` lists them); a folder, ours or timm's, a
+        source: in this order: the name of a bundled checkpoint (`bundled()` lists them); a folder, ours or timm's, that
+            of a training run (what it exported) or of one of its states (`runs/flowers/checkpoints/700`), a
             `.safetensors` file with its `config.json` beside it, or one of DeepMind's files (`F0_haiku.npz`); the id of
             a repository on the Hub: `"org/name"`, `"org/name@revision"`, `"hf-hub:org/name"`, or timm's short form
             `"dm_nfnet_f0.dm_in1k"` (`list_models(pretrained=True)` names them).
@@ -87,6 +90,8 @@ def from_pretrained(
             return adapt(
                 load_deepmind(local, dtype=dtype, device=device, known=published_files()), num_classes, in_channels
             )
+        if run_of(local) is not None:
+            return load_run(local, dtype=dtype, device=device, **changes)
         return load_checkpoint(local, name=name, dtype=dtype, device=device, **changes)
 
     repo_id, revision = _parse_hub_id(name, revision)

@@ -16,7 +16,10 @@ from nfnet_eqx.checkpoints import (
     History,
     card_on_hub,
     checkpoint_files,
+    exported_by,
     load_checkpoint,
+    load_run,
+    run_of,
     save_pretrained,
     write_card,
 )
@@ -49,9 +52,9 @@ def push_to_hub(
     `timm.create_model("hf-hub:org/name", pretrained=True)`.
 
     Args:
-        ckpt: a checkpoint, or the folder of one. The folder's own card is published as it is, with the repository's
-            name in its examples; where there is none, and for a checkpoint, one is written. It takes the place of the
-            repository's, which belongs to other weights.
+        ckpt: a checkpoint, the folder of one or of a training run, or a state of a run. A folder's own card is
+            published as it is, with the repository's name in its examples; where there is none, and for a checkpoint,
+            one is written. It takes the place of the repository's, which belongs to other weights.
         repo_id: `"org/name"`, or `"name"` for one of your own; it is made where there is none.
         history: what the written card tells.
         overwrite: replace a checkpoint of another architecture, which is refused otherwise.
@@ -126,6 +129,10 @@ def _prepare(
     ckpt: Checkpoint | str | os.PathLike[str], history: History, temporary: Path
 ) -> tuple[Checkpoint, list[Path], str]:
     """The checkpoint, its files and the text of its card; what is not yet written goes to a temporary folder."""
+    if not isinstance(ckpt, Checkpoint):
+        ckpt = exported_by(ckpt)  # of a training run
+        if run_of(ckpt) is not None:
+            ckpt = load_run(ckpt)  # one of its states
     if isinstance(ckpt, Checkpoint):
         folder = temporary
         save_pretrained(ckpt, folder)

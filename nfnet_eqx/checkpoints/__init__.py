@@ -15,14 +15,28 @@ from nfnet_eqx.checkpoints._checkpoint import (
 )
 from nfnet_eqx.checkpoints._classes import ClassOrder, match_classes
 from nfnet_eqx.checkpoints._classify import Prediction, classify, predict
+from nfnet_eqx.checkpoints._runs import (
+    EXPORT_NAME,
+    RUN_NAME,
+    STATES_NAME,
+    Run,
+    exported_by,
+    load_run,
+    read_run,
+    run_of,
+    saved_steps,
+)
 from nfnet_eqx.checkpoints._tensors import INDEX_SUFFIX, Placement, load_tensors, read_index
 from nfnet_eqx.checkpoints._timm import config_to_timm
 
 __all__ = [
     "CARD_NAME",
     "CONFIG_NAME",
+    "EXPORT_NAME",
     "INDEX_NAME",
     "INDEX_SUFFIX",
+    "RUN_NAME",
+    "STATES_NAME",
     "WEIGHTS_NAME",
     "Checkpoint",
     "ClassOrder",
@@ -31,17 +45,23 @@ __all__ = [
     "Origin",
     "Placement",
     "Prediction",
+    "Run",
     "adapt",
     "card_on_hub",
     "checkpoint_files",
     "classify",
     "config_to_timm",
+    "exported_by",
     "load_checkpoint",
+    "load_run",
     "load_tensors",
     "match_classes",
     "predict",
     "read_index",
+    "read_run",
+    "run_of",
     "save_pretrained",
+    "saved_steps",
     "sha256",
     "write_card",
 ]

@@ -28,7 +28,7 @@ PACKAGES = {
     "ground": NUMERICS,
     "models": NUMERICS,
     "images": {"PIL", "jaxtyping", "numpy", "simplejpeg"},
-    "checkpoints": NUMERICS | {"huggingface_hub"},  # writes the front matter of a card
+    "checkpoints": NUMERICS | {"huggingface_hub", "orbax"},  # the front matter of a card; the states of a run
     "optim": NUMERICS | {"optax"},
     "data": NUMERICS | {"PIL", "absl", "array_record", "cv2", "datasets", "grain", "pyarrow", "sklearn"},
     "convert": NUMERICS | {"timm", "torch", "torchvision"},  # these three: verify, where installed
