@@ -27,8 +27,6 @@ import tempfile
 import time
 from pathlib import Path
 
-import equinox as eqx
-import jax.random as jr
 import tyro
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -105,11 +103,10 @@ def main(experiment: Experiment) -> None:
         sys.exit(f"{error}\n`make data` fetches CIFAR-10 (139 MB)")
     start, runs = time.perf_counter(), {}
     with tempfile.TemporaryDirectory() as folder:
-        model = write_network(Path(folder) / "network", experiment.seed)
         for arm, clipping in ARMS.items():
             for rate in experiment.rates:
                 out = Path(folder) / f"{arm} {rate}"
-                runs[arm, rate] = run(configure(experiment, model, out, pictures, rate, clipping))
+                runs[arm, rate] = run(configure(experiment, out, pictures, rate, clipping))
     draw(runs, experiment)
     print(f"{'rate':>6}" + "".join(f"{arm:>24}" for arm in ARMS))
     for rate in experiment.rates:
@@ -117,28 +114,15 @@ def main(experiment: Experiment) -> None:
     print(f"{experiment.picture}: {time.perf_counter() - start:.0f} seconds")
 
 
-def write_network(folder: Path, seed: int) -> str:
-    """A checkpoint that the runs take the architecture of."""
-    ckpt = nfx.Checkpoint(
-        model=eqx.filter_jit(nfx.NFNet)(NETWORK, key=jr.key(seed)),
-        preprocess=nfx.Preprocess(input_size=(SIZE, SIZE), crop_pct=1.0, crop_mode="squash", mean=MEAN, std=STD),
-        architecture="agc_nfnet",
-    )
-    nfx.save_pretrained(ckpt, folder)
-    return str(folder)
-
-
-def configure(
-    experiment: Experiment, model: str, out: Path, pictures: int, rate: float, clipping: float | None
-) -> TrainConfig:
+def configure(experiment: Experiment, out: Path, pictures: int, rate: float, clipping: float | None) -> TrainConfig:
     """The settings of one run; the arms differ in `clipping` alone."""
     return TrainConfig(
-        model=model,
-        fresh=True,
+        model=NETWORK,
         data=experiment.data,
         out=out,
         image_size=SIZE,
         eval_size=SIZE,
+        preprocess=nfx.Preprocess(crop_pct=1.0, crop_mode="squash", mean=MEAN, std=STD),
         epochs=experiment.steps * experiment.batch_size / pictures,
         batch_size=experiment.batch_size,
         augment=Augment(crop="padded", crop_padding=4),
@@ -151,8 +135,8 @@ def configure(
         ),
         precision="float32",
         seed=experiment.seed,
-        eval_every=experiment.steps,
-        log_every=1,
+        eval_every_epochs=experiment.steps,
+        log_every_steps=1,
         num_threads=2,
     )
 

@@ -59,7 +59,9 @@ def main(bench: Bench) -> None:
         config = dataclasses.replace(imagenet(Path(), Path(), name), batch_size=bench.batch * mesh.size)
         seconds = time_step(config, mesh, bench.steps)
         rate = config.batch_size / seconds
-        work = 6 * nfx.count(nfx.get_config(name), config.image_size).macs * rate  # forward and backward, 2 FLOPs each
+        work = (
+            6 * nfx.count(nfx.get_config(name), config.image_size or 0).macs * rate
+        )  # forward and backward, 2 FLOPs each
         print(
             f"{f'{name}, {config.image_size} px, bfloat16':44}{rate:8.0f} img/s, {100 * work / peak:.0f} % of products"
         )
@@ -72,12 +74,12 @@ def mesh_of(devices: int) -> Mesh:
 
 def prepare(config: TrainConfig, mesh: Mesh) -> tuple[Program, Any, tuple[Any, Any]]:
     """A run's program, its first state, and a batch on its devices."""
-    start = find_start(config, num_classes=10 if config.fresh else 1000)
+    start, _ = find_start(config, num_classes=10 if config.image_size == 32 else 1000)
     program = make_program(config, start.config, start.preprocess, mesh, total_steps=1000)
     random = np.random.default_rng(0)
-    images = random.integers(0, 256, (config.batch_size, config.image_size, config.image_size, 3), np.uint8)
+    images = random.integers(0, 256, (config.batch_size, *start.preprocess.input_size, 3), np.uint8)
     labels = random.integers(0, start.config.num_classes, config.batch_size, np.int32)
-    return program, program.start(start.make()), put_batch((images, labels), mesh)
+    return program, program.start(None), put_batch((images, labels), mesh)
 
 
 def time_step(config: TrainConfig, mesh: Mesh, steps: int) -> float:
@@ -95,11 +97,10 @@ def time_step(config: TrainConfig, mesh: Mesh, steps: int) -> float:
 def time_loop(config: TrainConfig, mesh: Mesh) -> float:
     """Median seconds of what the loop does around a step."""
     random = np.random.default_rng(0)
-    images = random.integers(0, 256, (10_000, config.image_size, config.image_size, 3), np.uint8)
+    size = config.image_size or 32
+    images = random.integers(0, 256, (10_000, size, size, 3), np.uint8)
     source = Arrays(images, random.integers(0, 10, len(images)), None, "random")
-    batches = train_stream(
-        source, config.augment, image_size=config.image_size, batch_size=config.batch_size, seed=0, num_threads=2
-    )
+    batches = train_stream(source, config.augment, image_size=size, batch_size=config.batch_size, seed=0, num_threads=2)
     window = Window(config, lambda step: 0.0, 1.0, lambda: None)
     metrics = {name: jnp.zeros(()) for name in ("loss", "top1", "grad_norm", "param_norm")}
     steps = iter(range(1, 10**6))

@@ -103,9 +103,10 @@ def write(file: Path, source: Source, first: int, number: int, classes: tuple[st
 
 def configure(arm: Arm, rate: float, options: Options, data: Path, out: Path) -> TrainConfig:
     """A run: in everything but its start and its learning rate that of the other arm."""
+    pretrained = nfx.from_pretrained("nfnet_cifar10")
     return TrainConfig(
-        model="nfnet_cifar10",
-        fresh=arm == "from scratch",
+        model="nfnet_cifar10" if arm == "fine-tuned" else pretrained.config,
+        preprocess=pretrained.preprocess,
         data=data,
         out=out,
         image_size=32,
@@ -119,8 +120,8 @@ def configure(arm: Arm, rate: float, options: Options, data: Path, out: Path) ->
         ),
         precision="float32",
         seed=options.seed,
-        eval_every=options.epochs,
-        log_every=10,
+        eval_every_epochs=options.epochs,
+        log_every_steps=10,
         keep=1,
     )
 

@@ -13,9 +13,11 @@ from typing import Any
 
 import tyro
 from tqdm import tqdm
+from tyro.constructors import PrimitiveConstructorSpec, PrimitiveTypeInfo
 
 from nfnet_eqx._errors import InputError
 from nfnet_eqx.cli._process import sigterm
+from nfnet_eqx.models import NFNetConfig
 from nfnet_eqx.train import RUN_NAME, TrainConfig
 from nfnet_eqx.train import train as run
 from nfnet_eqx.train.recipes import RECIPES
@@ -74,7 +76,7 @@ def train(arguments: Sequence[str]) -> None:
         low, high = result.evaluation.interval("top1")
         print(
             f"{result.checkpoint}: top-1 {result.evaluation.top1:.2f} % ({low:.2f}-{high:.2f}) on "
-            f"{len(result.evaluation.labels):,} pictures after {result.step:,} steps"
+            f"{len(result.evaluation.labels):,} pictures after {result.exported_step:,} of {result.total_steps:,} steps"
         )
 
 
@@ -91,9 +93,12 @@ def _resolve(first: argparse.Namespace, changes: list[str], wants_help: bool) ->
     config = recipe(**{name: examples[name] for name in missing} | given)
     for name in missing:  # in the help, as a field without a default: `replace` would check the value
         object.__setattr__(config, name, tyro.MISSING)
+    registry = tyro.constructors.ConstructorRegistry()
+    registry.primitive_rule(_model_rule)
     resolved, unknown = tyro.cli(
         TrainConfig,
         default=config,
+        registry=registry,
         args=changes,
         prog=f"nfnet-eqx train --recipe {first.recipe}",
         description=inspect.getdoc(recipe),
@@ -130,12 +135,25 @@ def _options(part: Any, prefix: str = "") -> Iterator[str]:
     """The fields of a configuration as they are written on the command line, without the dashes in front."""
     for field in dataclasses.fields(part):
         value, name = getattr(part, field.name), field.name.replace("_", "-")
-        if dataclasses.is_dataclass(value):
+        if dataclasses.is_dataclass(value) and field.name != "model":
             yield from _options(value, f"{prefix}{name}.")
             continue
         yield prefix + name
         if isinstance(value, bool):
             yield f"{prefix}no-{name}"
+
+
+def _model_rule(field: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[str | NFNetConfig] | None:
+    """`--model` is a name; a recipe's own architecture is shown as one, and not field by field."""
+    if field.type != str | NFNetConfig:
+        return None
+    return PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="MODEL",
+        instance_from_str=lambda names: names[0],
+        is_instance=lambda value: isinstance(value, str | NFNetConfig),
+        str_from_instance=lambda model: [model if isinstance(model, str) else "the recipe's own architecture"],
+    )
 
 
 def _summary(name: str) -> str:

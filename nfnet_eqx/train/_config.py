@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from nfnet_eqx._errors import InputError
+from nfnet_eqx.checkpoints import ClassOrder
 from nfnet_eqx.data import Augment
 from nfnet_eqx.images import Preprocess
+from nfnet_eqx.models import NFNetConfig
 
 Precision = Literal["float32", "bfloat16"]
 
@@ -48,35 +50,39 @@ class TrainConfig:
     """Everything that decides a training run.
 
     Attributes:
-        model: an architecture (`nfnet-eqx list`), or a checkpoint to start from: a bundled one, a folder, a Hub id.
+        model: what to start from. A checkpoint: a bundled one, a folder (a run's too), a Hub id. Or random parameters:
+            an architecture by its name (`nfnet-eqx list`) or by its configuration, whatever `num_classes` that has.
         data: the pictures, as `nfnet_eqx.data.open_source` finds them.
-        out: folder of the run. One that holds a run of the same settings is gone on with.
+        out: folder of the run. A run of the same settings that it holds is resumed.
         eval_data: pictures to evaluate on, if not the validation part of `data`.
-        fresh: of a checkpoint take the architecture alone, and start from random parameters.
-        keep_head: of a checkpoint keep the classifier as well: the data's classes are its own, in its order. Otherwise
-            the classifier starts afresh.
+        keep_head: of a checkpoint keep the classifier as well: the data's classes are its own. Otherwise the classifier
+            starts afresh.
+        class_order: how the data's classes are found among those of a classifier that is kept: by name; or as the data
+            numbers them (`"index"`), or in the order that timm gives to class folders (`"natural"`).
         num_classes: classes of the classifier; `None`: those of the data.
-        image_size: side of a training picture, in pixels.
-        eval_size: side of a picture in evaluation.
+        image_size: side of a training image, in pixels; `None`: the checkpoint's own.
+        eval_size: side of an image in evaluation; `None`: the checkpoint's own.
         preprocess: how a picture is prepared in evaluation, sizes apart, and normalized always; `None`: as the
             checkpoint says, or for an architecture as its `numerics` was published.
         epochs: passes over the data, whole or not; in each, a picture comes `augment.repeats` times.
-        batch_size: pictures in a step, over all devices.
-        micro_batches: parts in which each device goes through its share of the batch, to save memory.
+        batch_size: images in a step, over all devices. Where the data has fewer, the largest power of two that it has.
+        micro_batches: parts in which each device goes through its share of the batch, to save memory (not on a CPU).
         label_smoothing: probability mass spread over all classes.
         drop_rate: dropout before the classifier; `None`: as the model says.
         stochastic_depth: drop rate of the last residual branches; `None`: as the model says.
         augment: random changes of the training pictures.
         optimizer: the optimizer.
         precision: of activations and gradients. Parameters, weight standardization, logits and loss are float32 always.
-        remat: compute each block's activations again in the backward pass, to save memory.
+        remat: compute each block's activations again in the backward pass, to save memory (a CPU's XLA saves none so).
         fsdp: between the steps, shard parameters and optimizer state over the devices instead of replicating them;
             within a step, every device has parameters and gradients whole.
         seed: decides everything random.
-        eval_every: epochs between evaluations, each of which saves a checkpoint; the last step always does.
-        checkpoint_every: steps between further checkpoints; 0: none.
-        keep: how many of the last checkpoints stay, besides the best.
-        log_every: steps between lines of metrics; `None`: 50, and fewer in a run that would have less than 20 lines.
+        eval_every_epochs: epochs between evaluations, before each of which a state is saved; the last step has one.
+        checkpoint_every_steps: steps between further saved states; 0: none.
+        keep: how many of the last saved states stay, besides the best.
+        export: the state whose network becomes the run's checkpoint: the best by top-1 on the evaluation images (which
+            then chose it), or the last.
+        log_every_steps: steps between lines of metrics; `None`: 50, or fewer where a run would have less than 20 lines.
         on_broken: skip pictures that cannot be read and count them, or stop.
         num_threads: threads that decode pictures, in each process.
         num_workers: processes to decode them instead, for hosts with many cores.
@@ -86,15 +92,15 @@ class TrainConfig:
         InputError: naming every value that is impossible, and why.
     """
 
-    model: str
+    model: str | NFNetConfig
     data: Path
     out: Path
     eval_data: Path | None = None
-    fresh: bool = False
     keep_head: bool = False
+    class_order: ClassOrder = "name"
     num_classes: int | None = None
-    image_size: int = 224
-    eval_size: int = 256
+    image_size: int | None = 224
+    eval_size: int | None = 256
     preprocess: Preprocess | None = None
     epochs: float = 90.0
     batch_size: int = 4096
@@ -108,10 +114,11 @@ class TrainConfig:
     remat: bool = False
     fsdp: bool = False
     seed: int = 0
-    eval_every: float = 1.0
-    checkpoint_every: int = 0
+    eval_every_epochs: float = 1.0
+    checkpoint_every_steps: int = 0
     keep: int = 2
-    log_every: int | None = None
+    export: Literal["best", "last"] = "best"
+    log_every_steps: int | None = None
     on_broken: Literal["skip", "stop"] = "skip"
     num_threads: int = 16
     num_workers: int = 0
@@ -162,10 +169,10 @@ def _bounds(config: TrainConfig) -> dict[str, tuple[Any, Any, str]]:
         "drop_rate": rate,
         "stochastic_depth": rate,
         "seed": (lambda v: 0 <= v < 2**31, "in [0, 2**31)"),
-        "eval_every": positive,
-        "checkpoint_every": not_negative,
+        "eval_every_epochs": positive,
+        "checkpoint_every_steps": not_negative,
         "keep": count,
-        "log_every": count,
+        "log_every_steps": count,
         "num_threads": count,
         "num_workers": not_negative,
     }

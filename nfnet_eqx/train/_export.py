@@ -62,7 +62,7 @@ def export(
             finite; or a label or result is impossible.
     """
     folder = Path(folder).resolve()
-    _check_replaceable(folder)
+    check_replaceable(folder)
     ckpt = Checkpoint(
         model=model,
         preprocess=preprocess,
@@ -90,7 +90,8 @@ def export(
     return written
 
 
-def _check_replaceable(folder: Path) -> None:
+def check_replaceable(folder: Path) -> None:
+    """Raise where `folder` holds what an export must not replace."""
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: is a file; export to a folder")
     ours = {CONFIG_NAME, WEIGHTS_NAME, CARD_NAME}

@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 
 import equinox as eqx
@@ -12,20 +12,21 @@ import jax
 from jax.sharding import Mesh
 from jaxtyping import PyTree
 
-from nfnet_eqx._errors import InputError
-from nfnet_eqx.data import Source, eval_stream, open_source, train_stream
-from nfnet_eqx.models import NFNet, count
+from nfnet_eqx.checkpoints import EXPORT_NAME, STATES_NAME
+from nfnet_eqx.data import Batch, eval_stream, train_stream
+from nfnet_eqx.models import NFNet
 from nfnet_eqx.train._checkpoint import Checkpoints
-from nfnet_eqx.train._config import TrainConfig
+from nfnet_eqx.train._config import Precision, TrainConfig
 from nfnet_eqx.train._curves import Curves
 from nfnet_eqx.train._distributed import init_distributed
 from nfnet_eqx.train._evaluate import Evaluation, evaluate
 from nfnet_eqx.train._export import export
-from nfnet_eqx.train._mesh import REPLICATED, make_mesh, put_batch, shardings
-from nfnet_eqx.train._metrics import Log, Writer
-from nfnet_eqx.train._run import CHECKPOINTS_NAME, CURVES_NAME, EXPORT_NAME, claim, on_first_process
-from nfnet_eqx.train._start import Start, count_classes, find_start
-from nfnet_eqx.train._step import make_program
+from nfnet_eqx.train._memory import check_compiled, out_of_memory_explained
+from nfnet_eqx.train._mesh import REPLICATED, put_batch, shardings
+from nfnet_eqx.train._metrics import FILE, Log, Writer, read_metrics
+from nfnet_eqx.train._prepare import Prepared, announce, prepare
+from nfnet_eqx.train._run import CURVES_NAME, first_process_says, holding, on_first_process
+from nfnet_eqx.train._step import TrainState, compile_step
 from nfnet_eqx.train._watch import Window, compiling, is_logged
 
 _log = logging.getLogger(__name__)
@@ -38,14 +39,17 @@ class Result:
     Attributes:
         step: steps that the run has made.
         total_steps: steps that it has in all; fewer were made if it was stopped.
-        evaluation: of the final network; `None` where the run was stopped.
+        evaluation: of the exported network, in float32, as `nfnet-eqx evaluate` makes it; `None` where the run was
+            stopped.
         checkpoint: the folder of the exported checkpoint; `None` where the run was stopped.
+        exported_step: after how many steps the exported network was saved; `None` where the run was stopped.
     """
 
     step: int
     total_steps: int
     evaluation: Evaluation | None
     checkpoint: Path | None
+    exported_step: int | None = None
 
 
 def train(
@@ -71,149 +75,155 @@ def train(
 
     Returns:
         How far it came. The folder `config.out` then holds `run.json`, `metrics.jsonl`, `checkpoints/` (the states),
-        `curves.png`, and at the end `checkpoint/` (the network, as `from_pretrained` opens it).
+        `curves.png`, and at the end `checkpoint/` (the network of `config.export`, as `from_pretrained` opens it).
 
     Raises:
-        InputError: the data, the model, the batch size or the folder cannot be used, or the loss is no longer finite.
+        InputError: the data, the model, the batch size or the folder cannot be used, a step does not fit into memory,
+            or the loss is no longer finite.
     """
     init_distributed()
-    mesh = make_mesh()
-    _check_batch(config, mesh)
-    source = open_source(config.data, "train")
-    held_out = open_source(config.eval_data or config.data, "validation", whole=config.eval_data is not None)
-    start = find_start(config, count_classes(config, source, held_out))
-
-    steps_per_epoch = len(source) * config.augment.repeats / config.batch_size
-    total_steps = max(round(config.epochs * steps_per_epoch), 1)
-    program = make_program(config, start.config, start.preprocess, mesh, total_steps=total_steps)
-    _claim_and_announce(config, recipe, start, source, total_steps, mesh)
-
-    with contextlib.ExitStack() as stack:
-        folder = config.out / CHECKPOINTS_NAME
-        checkpoints = stack.enter_context(contextlib.closing(Checkpoints(folder, keep=config.keep)))
+    with out_of_memory_explained(config), contextlib.ExitStack() as stack:
+        run, pretrained = prepare(config, recipe)
+        config, mesh, program = run.config, run.mesh, run.program
+        stack.enter_context(holding(config.out, run.settings, bytes_needed=run.state_bytes * (config.keep + 2)))
+        announce(run)
+        folder = config.out / STATES_NAME
+        checkpoints = stack.enter_context(
+            contextlib.closing(Checkpoints(folder, keep=config.keep, top1=_known_top1(config.out)))
+        )
         first = checkpoints.latest() or 0
+        step = program.step
+        if first < run.total_steps:
+            with compiling("the training step"):
+                step = compile_step(program, config, mesh)
+            check_compiled(step, config, mesh)
         if first:
             state = checkpoints.restore(first, program.abstract, program.specs, mesh)
             _log.info("%s: going on from step %s", config.out, f"{first:,}")
         else:
-            state = program.start(start.make())
+            state = program.start(pretrained)
+        del pretrained  # else it would stay on the device as long as the run
 
-        def judge() -> Evaluation:
-            network = eqx.combine(state.params if state.ema is None else state.ema, program.static)
-            pictures = _eval_batches(config, start, held_out)
-            return evaluate(network, pictures, mesh=mesh, precision=config.precision, num_pictures=len(held_out))
-
-        title = f"{start.architecture} on {source.name}"
-        curves = Curves(config.out, config.out / CURVES_NAME, title, schedule=program.schedule, total_steps=total_steps)
+        title = f"{run.start.architecture} on {run.source.name}"
+        schedule, total = program.schedule, run.total_steps
+        curves = Curves(config.out, config.out / CURVES_NAME, title, schedule=schedule, total_steps=total)
         log = stack.enter_context(
             Log(
                 config.out,
                 resume_step=first,
                 tensorboard=config.tensorboard,
-                total_steps=total_steps,
+                total_steps=run.total_steps,
                 batch_size=config.batch_size,
                 writers=[*writers, curves],
             )
         )
-        batches = stack.enter_context(contextlib.closing(_train_batches(config, source, first)))
-        window, evaluation = Window(config, program.schedule, steps_per_epoch, checkpoints.latest), None
+        batches = stack.enter_context(contextlib.closing(_train_batches(run, first)))
+        broken = checkpoints.broken(first) if first else 0
+        window = Window(config, program.schedule, run.steps_per_epoch, checkpoints.latest, broken=broken)
+        evaluations = _Evaluations(run, checkpoints, log)
+        if first and evaluations.is_due(first) and first_process_says(checkpoints.top1(first) is None):
+            evaluations.make(first, state)  # the run ended between saving and this
 
-        for step in range(first + 1, total_steps + 1):
+        for number in range(first + 1, run.total_steps + 1):
             batch = next(batches)
-            with compiling("the training step") if step == first + 1 else contextlib.nullcontext():
-                state, metrics = program.step(state, *put_batch((batch.image, batch.label), mesh))
-            window.add(step, metrics, int(batch.broken.sum()))
-            log.progress(step)
-            if is_logged(step, config.log_every, total_steps):
-                log.write(step, "train", window.line())
+            state, metrics = step(state, *put_batch((batch.image, batch.label), mesh))
+            window.add(number, metrics, int(batch.broken.sum()))
+            log.progress(number)
+            if is_logged(number, config.log_every_steps, run.total_steps):
+                log.write(number, "train", window.line())
 
-            preempted = (checkpoints.reached_preemption(step) or stop()) and step < total_steps
-            if not preempted and (_is_due(step, config.eval_every * steps_per_epoch) or step == total_steps):
+            preempted = (checkpoints.reached_preemption(number) or stop()) and number < run.total_steps
+            evaluated = evaluations.is_due(number) and not preempted
+            interval = config.checkpoint_every_steps
+            if evaluated or preempted or (interval and number % interval == 0):
                 window.finish()
-                evaluation = judge()
-                numbers = {"loss": evaluation.loss, "top1": evaluation.top1, "top5": evaluation.top5}
-                log.write(step, "eval", numbers | {"epoch": step / steps_per_epoch})
-                checkpoints.save(step, state, {"top1": evaluation.top1})
+                checkpoints.save(number, state, broken=window.broken)
+            if evaluated:
+                evaluations.make(number, state)
                 window.restart()
-            elif preempted or (config.checkpoint_every and step % config.checkpoint_every == 0):
-                window.finish()
-                checkpoints.save(step, state)
             if preempted:
                 checkpoints.wait()
                 _log.warning(
-                    "%s: stopped after step %s, and saved; the same command resumes it", config.out, f"{step:,}"
+                    "%s: stopped after step %s, and saved; the same command resumes it", config.out, f"{number:,}"
                 )
-                return Result(step=step, total_steps=total_steps, evaluation=None, checkpoint=None)
-
+                return Result(step=number, total_steps=run.total_steps, evaluation=None, checkpoint=None)
         checkpoints.wait()
-        evaluation = evaluation or judge()  # a finished run, called again
-        network = eqx.combine(_whole(state.params if state.ema is None else state.ema, mesh), program.static)
-        on_first_process(lambda: _export(config, recipe, start, source, network, evaluation))
-    return Result(step=total_steps, total_steps=total_steps, evaluation=evaluation, checkpoint=config.out / EXPORT_NAME)
+        return _finish(run, state, checkpoints, evaluations)
 
 
-def _export(
-    config: TrainConfig, recipe: str, start: Start, source: Source, network: NFNet, evaluation: Evaluation
-) -> None:
-    export(
-        network,
-        config.out / EXPORT_NAME,
-        architecture=start.architecture,
-        preprocess=start.preprocess,
-        labels=source.classes if source.num_classes == start.config.num_classes else None,
-        training={"recipe": recipe} | {k: v for k, v in config.to_dict().items() if k not in ("out", "preprocess")},
-        results={"top1": evaluation.top1, "top5": evaluation.top5, "loss": evaluation.loss},
-        dataset=str(config.data),
-        base_model=start.base_model,
+class _Evaluations:
+    """The evaluations of a run's states, in the run's precision: quick, for the curves, and to find the best."""
+
+    def __init__(self, run: Prepared, checkpoints: Checkpoints, log: Log):
+        self._run, self._checkpoints, self._log = run, checkpoints, log
+        self._interval = run.config.eval_every_epochs * run.steps_per_epoch
+        self._last: tuple[int, Evaluation] | None = None
+
+    def is_due(self, step: int) -> bool:
+        """Whether this step is the last, or the first from a multiple of the interval on, which need not be whole."""
+        done, before = (math.floor(n / self._interval + 1e-9) for n in (step, step - 1))
+        return done > before or step == self._run.total_steps
+
+    def make(self, step: int, state: TrainState) -> None:
+        """Evaluates the state after `step` steps, and notes its numbers."""
+        network = eqx.combine(state.params if state.ema is None else state.ema, self._run.program.static)
+        evaluation = _evaluate(self._run, network, self._run.config.precision)
+        numbers = {"loss": evaluation.loss, "top1": evaluation.top1, "top5": evaluation.top5}
+        self._log.write(step, "eval", numbers | {"epoch": step / self._run.steps_per_epoch})
+        self._checkpoints.rate(step, evaluation.top1)
+        self._last = step, evaluation
+
+    def in_float32(self, step: int) -> Evaluation | None:
+        """That of a state, if it was the last one and needs not be made again for the card."""
+        if self._last is None or self._last[0] != step or self._run.config.precision != "float32":
+            return None
+        return self._last[1]
+
+
+def _finish(run: Prepared, state: TrainState, checkpoints: Checkpoints, evaluations: _Evaluations) -> Result:
+    """Exports the network of the best state, or of the last, with the numbers that `nfnet-eqx evaluate` finds."""
+    config, program, step = run.config, run.program, run.total_steps
+    if config.export == "best":
+        step = first_process_says(checkpoints.best() or run.total_steps)
+    if step == run.total_steps:
+        params = state.params if state.ema is None else state.ema
+    else:
+        params = checkpoints.restore_network(step, program.abstract, program.specs, run.mesh)
+    network = eqx.combine(_whole(params, run.mesh), program.static)
+    evaluation = evaluations.in_float32(step) or _evaluate(run, network, "float32")
+    why = "the best on the evaluation images" if config.export == "best" else "the last"
+    exported = f"step {step:,} of {run.total_steps:,}, {why}"
+    results = {"top1": evaluation.top1, "top5": evaluation.top5, "loss": evaluation.loss}
+    about = run.about | {"training": {"exported": exported} | run.about["training"]}
+    on_first_process(lambda: export(network, config.out / EXPORT_NAME, **about, results=results))
+    _log.info("%s: exported %s: top-1 %.2f %%", config.out / EXPORT_NAME, exported, evaluation.top1)
+    return Result(
+        step=run.total_steps,
+        total_steps=run.total_steps,
+        evaluation=evaluation,
+        checkpoint=config.out / EXPORT_NAME,
+        exported_step=step,
     )
 
 
-def _check_batch(config: TrainConfig, mesh: Mesh) -> None:
-    mixed = config.augment.mixup > 0 or config.augment.cutmix
-    sam = config.optimizer.sam_rho > 0 and config.optimizer.sam_fraction < 1
-    repeats = config.augment.repeats
-    parts = {
-        f"{mesh.size} devices": mesh.size,
-        f"micro_batches (={config.micro_batches})": config.micro_batches,
-        "pairs of pictures": 2 if mixed or sam else 1,
-        f"optimizer.sam_fraction (={config.optimizer.sam_fraction})": (
-            round(1 / config.optimizer.sam_fraction) if sam else 1
-        ),
-    }
-    unit = math.lcm(math.prod(parts.values()), 2 * repeats if repeats > 1 else 1)
-    if config.batch_size % unit:
-        below = config.batch_size // unit * unit
-        why = [part for part, size in parts.items() if size > 1]
-        why += [f"augment.repeats (={repeats}) in pairs"] if repeats > 1 else []
-        raise InputError(
-            f"batch_size (={config.batch_size}) must be a multiple of {unit}, for {', '.join(why)}; use "
-            + (f"{below} or {below + unit}" if below else str(unit))
-        )
-
-
-def _claim_and_announce(
-    config: TrainConfig, recipe: str, start: Start, source: Source, total_steps: int, mesh: Mesh
-) -> None:
-    size = count(start.config, config.image_size)
-    copies = 2 if config.optimizer.ema_decay is None else 3  # parameters, momentum, average
-    claim(config, recipe, start.config, source, bytes_needed=size.parameters * 4 * copies)
-    _log.info(
-        "%s: %s parameters, %.2f G multiply-adds a picture; %s pictures of %d classes; %s steps of %d on %d %s",
-        start.architecture,
-        f"{size.parameters:,}",
-        size.macs / 1e9,
-        f"{len(source):,}",
-        start.config.num_classes,
-        f"{total_steps:,}",
-        config.batch_size,
-        mesh.size,
-        "device" if mesh.size == 1 else "devices",
+def _evaluate(run: Prepared, network: NFNet, precision: Precision) -> Evaluation:
+    batches = eval_stream(
+        run.held_out,
+        lambda image: run.start.preprocess(image, use_test_size=True),
+        batch_size=run.config.batch_size // run.config.micro_batches,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+        on_broken=run.config.on_broken,
+        num_threads=run.config.num_threads,
     )
+    return evaluate(network, batches, mesh=run.mesh, precision=precision, num_pictures=len(run.held_out))
 
 
-def _train_batches(config: TrainConfig, source: Source, first: int):
+def _train_batches(run: Prepared, first: int) -> Generator[Batch, None, None]:
+    config = run.config
+    assert config.image_size is not None, "prepare has found it"
     return train_stream(
-        source,
+        run.source,
         config.augment,
         image_size=config.image_size,
         batch_size=config.batch_size,
@@ -227,21 +237,11 @@ def _train_batches(config: TrainConfig, source: Source, first: int):
     )
 
 
-def _eval_batches(config: TrainConfig, start: Start, source: Source):
-    return eval_stream(
-        source,
-        lambda picture: start.preprocess(picture, use_test_size=True),
-        batch_size=config.batch_size // config.micro_batches,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
-        on_broken=config.on_broken,
-        num_threads=config.num_threads,
-    )
-
-
-def _is_due(step: int, interval: float) -> bool:
-    """Whether this step is the first at or after a multiple of `interval`, which need not be whole."""
-    return math.floor(step / interval + 1e-9) > math.floor((step - 1) / interval + 1e-9)
+def _known_top1(out: Path) -> dict[int, float]:
+    """Of the states that were evaluated before, by step."""
+    if not (out / FILE).exists():
+        return {}
+    return {r["step"]: r["top1"] for r in read_metrics(out) if r["split"] == "eval" and "top1" in r}
 
 
 def _whole(tree: PyTree, mesh: Mesh) -> PyTree:

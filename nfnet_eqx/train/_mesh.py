@@ -32,6 +32,15 @@ def shardings(specs: PyTree, mesh: Mesh) -> PyTree:
     return jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs, is_leaf=_is_spec)
 
 
+def laid_out(shapes: PyTree, specs: PyTree, mesh: Mesh) -> PyTree:
+    """Shapes that say where their arrays are, or are to be."""
+    return jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        shapes,
+        shardings(specs, mesh),
+    )
+
+
 def put(tree: PyTree, specs: PyTree, mesh: Mesh) -> PyTree:
     """Copies of arrays that every host has, laid out over the mesh."""
 

@@ -1,8 +1,9 @@
-"""The folder of a run: `run.json` says what runs there, so that nothing else is continued in it by mistake."""
+"""The folder of a run: `run.json` says what runs there, so that nothing else is resumed in it by mistake."""
 
+import contextlib
 import importlib.metadata
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,56 +12,120 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from nfnet_eqx._errors import InputError
-from nfnet_eqx._files import read_json, replacing, write_json
+from nfnet_eqx._files import replacing, write_json
+from nfnet_eqx.checkpoints import RUN_NAME, STATES_NAME, Run, read_run, saved_steps
 from nfnet_eqx.data import Source
-from nfnet_eqx.models import NFNetConfig
 from nfnet_eqx.train._config import TrainConfig
+from nfnet_eqx.train._lock import locked
+from nfnet_eqx.train._start import Start
 
-RUN_NAME = "run.json"
-CHECKPOINTS_NAME = "checkpoints"
-EXPORT_NAME = "checkpoint"
 CURVES_NAME = "curves.png"
 
-# What may differ when a run goes on: where files are, how much is logged and kept, and how the same sums are divided.
+# What may differ when a run is resumed: where files are, what is logged, kept and exported, and how the same sums are
+# divided.
 _MAY_CHANGE = {
-    "data", "eval_data", "out", "micro_batches", "remat", "fsdp", "eval_every", "checkpoint_every", "keep", "log_every",
-    "num_threads", "num_workers", "tensorboard",
+    "data", "eval_data", "out", "micro_batches", "remat", "fsdp", "eval_every_epochs", "checkpoint_every_steps", "keep",
+    "export", "log_every_steps", "num_threads", "num_workers", "tensorboard",
 }  # fmt: skip
 
+# What a file manager leaves in a folder that it shows.
+_NO_FILES_OF_OURS = {".DS_Store", "Thumbs.db", "desktop.ini"}
 
-def claim(config: TrainConfig, recipe: str, network: NFNetConfig, source: Source, *, bytes_needed: int) -> None:
-    """Makes `config.out` the folder of this run, or finds that it is.
 
-    Args:
-        config: the resolved configuration; it is written to `run.json`.
-        recipe: the recipe that it came from.
-        network: the network that is trained.
-        source: the training pictures; where they are may change from call to call, but not how many or of what.
-        bytes_needed: by one checkpoint; the disk must hold as many as the run keeps, and one that is being written.
+def find_run(out: Path) -> Run | None:
+    """What runs in a folder, if it has saved a state; until then the folder is free for other settings.
 
     Raises:
-        InputError: the folder holds another run (every difference is named) or other files, or the disk is too small.
+        InputError: the folder has states, and nothing that says of what.
     """
-    settings = {
+    if not saved_steps(out):
+        return None
+    return read_run(out)
+
+
+def resumed_start(run: Run) -> Start:
+    """What the run started from, without opening that again."""
+    classes = tuple(run.settings["class_indices"])
+    return Start(run.network, run.preprocess, run.architecture, run.base_model, run.labels, classes)
+
+
+def run_settings(config: TrainConfig, recipe: str, start: Start, source: Source) -> dict[str, Any]:
+    """What `run.json` says.
+
+    Args:
+        config: the resolved configuration.
+        recipe: the recipe that it came from.
+        start: the network that is trained.
+        source: the training images; where they are may change from call to call, but not how many or of what.
+    """
+    return {
         "recipe": recipe,
         "config": config.to_dict(),
-        "network": network.to_dict(),
+        "architecture": start.architecture,
+        "base_model": start.base_model,
+        "network": start.config.to_dict(),
+        "preprocess": start.preprocess.to_timm() | {"resize": start.preprocess.resize},
+        "labels": None if start.labels is None else list(start.labels),
+        "class_indices": list(start.classes),
         "data": {"pictures": len(source), "classes": None if source.classes is None else list(source.classes)},
+        "versions": {name: importlib.metadata.version(name) for name in ("nfnet-eqx", "jax", "equinox", "optax")},
     }
-    on_first_process(lambda: _claim(config.out, settings, bytes_needed * (config.keep + 2)))
+
+
+def check_same(out: Path, run: Run, settings: dict[str, Any]) -> None:
+    """Refuses to resume a run where something that decides its result differs.
+
+    Raises:
+        InputError: naming every difference.
+    """
+    old, new = _flat(run.settings["config"]), _flat(settings["config"])
+    names = dict.fromkeys([*new, *old])
+    differ = [n for n in names if old.get(n) != new.get(n) and n.split(".")[0] not in _MAY_CHANGE]
+    changes = [f"{name} (was {old.get(name)}, now {new.get(name)})" for name in differ]
+    if not changes and run.settings["data"] != settings["data"]:
+        changes = ["data (was other pictures or classes, now these)"]
+    if changes:
+        raise InputError(f"{out}: holds a run with other settings: {', '.join(changes)}; choose another folder")
+
+
+@contextlib.contextmanager
+def holding(out: Path, settings: dict[str, Any], *, bytes_needed: int) -> Iterator[None]:
+    """Makes `out` the folder of this run alone, for as long as the block runs.
+
+    Args:
+        out: the folder.
+        settings: for `run.json`.
+        bytes_needed: for all states that the run keeps.
+
+    Raises:
+        InputError: the folder holds other files, another process trains there, or the disk is too small.
+    """
+    with contextlib.ExitStack() as stack:
+
+        def take() -> None:
+            _check_folder(out)
+            _check_space(out, bytes_needed)
+            out.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(locked(out))
+            if not saved_steps(out):
+                with replacing(out / RUN_NAME) as unfinished:
+                    write_json(unfinished, settings)
+
+        on_first_process(take)
+        yield
 
 
 def on_first_process(work: Callable[[], object]) -> None:
     """Lets one process do something for all; the others wait, and fail when it fails instead of waiting for ever.
 
     Raises:
-        InputError: what was raised there; elsewhere, that it was.
+        BaseException: whatever was raised there; elsewhere an `InputError`, that it was.
     """
     fault = None
     if jax.process_index() == 0:
         try:
             work()
-        except (InputError, OSError) as error:
+        except BaseException as error:  # also Ctrl-C: whatever it is, the others must be told
             fault = error
     if jax.process_count() > 1 and multihost_utils.broadcast_one_to_all(np.int32(fault is not None)) and not fault:
         fault = InputError("process 0 cannot go on, and says why")
@@ -68,35 +133,21 @@ def on_first_process(work: Callable[[], object]) -> None:
         raise fault
 
 
-def _claim(out: Path, settings: dict[str, Any], bytes_needed: int) -> None:
-    file = out / RUN_NAME
-    if file.exists():
-        _compare(file, settings)
-    elif out.exists() and (not out.is_dir() or any(out.iterdir())):
+def first_process_says(value: int) -> int:
+    """The same number in all processes, where each of them has looked into files on its own."""
+    return value if jax.process_count() == 1 else int(multihost_utils.broadcast_one_to_all(np.int32(value)))
+
+
+def _check_folder(out: Path) -> None:
+    if not out.exists() or (out / RUN_NAME).exists():
+        return
+    if not out.is_dir() or any(entry.name not in _NO_FILES_OF_OURS for entry in out.iterdir()):
         raise InputError(f"out (={out}) exists and holds no run ({RUN_NAME} is missing); choose another folder")
-    written = sum(entry.stat().st_size for entry in (out / CHECKPOINTS_NAME).rglob("*") if entry.is_file())
-    _check_space(out, max(bytes_needed - written, 0))
-    if not file.exists():
-        out.mkdir(parents=True, exist_ok=True)
-        versions = {name: importlib.metadata.version(name) for name in ("nfnet-eqx", "jax", "equinox", "optax")}
-        with replacing(file) as unfinished:
-            write_json(unfinished, settings | {"versions": versions})
-
-
-def _compare(file: Path, settings: dict[str, Any]) -> None:
-    """Refuses to go on where something that decides the result differs."""
-    before = read_json(file)
-    old, new = _flat(before.get("config", {})), _flat(settings["config"])
-    differ = [name for name in new if old.get(name) != new[name] and name.split(".")[0] not in _MAY_CHANGE]
-    for part, what in (("network", "network"), ("data", "pictures or classes")):
-        if not differ and before.get(part) != settings[part]:
-            differ, old, new = [part], {part: f"other {what}"}, {part: "these"}
-    if differ:
-        changes = ", ".join(f"{name} (was {old.get(name)}, now {new[name]})" for name in differ)
-        raise InputError(f"{file.parent}: holds a run with other settings: {changes}; choose another folder")
 
 
 def _check_space(out: Path, needed: int) -> None:
+    written = sum(entry.stat().st_size for entry in (out / STATES_NAME).rglob("*") if entry.is_file())
+    needed = max(needed - written, 0)
     existing = next(folder for folder in (out.absolute(), *out.absolute().parents) if folder.exists())
     free = shutil.disk_usage(existing).free
     if free < needed:

@@ -17,6 +17,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
+import numpy as np
 import optax
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, Key, PRNGKeyArray, PyTree, UInt8
@@ -37,7 +38,17 @@ from nfnet_eqx.models import (
 )
 from nfnet_eqx.optim import nfnet_sgd, sam_ascent, update_ema, warmup_cosine
 from nfnet_eqx.train._config import OptimizerConfig, TrainConfig
-from nfnet_eqx.train._mesh import AXIS, BATCH, REPLICATED, gather, partition_specs, put, reduce_mean, shardings
+from nfnet_eqx.train._mesh import (
+    AXIS,
+    BATCH,
+    REPLICATED,
+    gather,
+    laid_out,
+    partition_specs,
+    put,
+    reduce_mean,
+    shardings,
+)
 
 Images = UInt8[Array, "b s s 3"]
 Labels = Int[Array, " b"]
@@ -69,15 +80,15 @@ class Program(NamedTuple):
         schedule: the learning rate by step.
         abstract: the shapes of the state.
         specs: how it is laid out over the mesh.
-        start: the state before the first step, from a network with its parameters.
-        step: one step; compiled when it is first called.
+        start: the state before the first step, from a network with its parameters; `None`: random ones.
+        step: one step; compiled when it is first called, or ahead of that (`compile_step`).
     """
 
     static: NFNet
     schedule: optax.Schedule
     abstract: TrainState
     specs: TrainState
-    start: Callable[[NFNet], TrainState]
+    start: Callable[[NFNet | None], TrainState]
     step: Step
 
 
@@ -97,12 +108,26 @@ def make_program(
     abstract = jax.eval_shape(first, params)
     specs = partition_specs(abstract, mesh, fsdp=config.fsdp)
 
-    def start(model: NFNet) -> TrainState:
-        arrays = put(eqx.filter(model, eqx.is_inexact_array), specs.params, mesh)
+    def random(seed: np.uint32) -> PyTree:
+        return eqx.filter(NFNet(network, key=jr.key(seed)), is_parameter)
+
+    def start(model: NFNet | None) -> TrainState:
+        if model is None:  # each device makes its own part
+            arrays = jax.jit(random, out_shardings=shardings(specs.params, mesh))(np.uint32(config.seed))
+        else:
+            arrays = put(eqx.filter(model, is_parameter), specs.params, mesh)
         return jax.jit(first, out_shardings=shardings(specs, mesh))(arrays)
 
     step = make_step(static, optimizer, mask, config, preprocess, mesh, specs)
     return Program(static, schedule, abstract, specs, start, step)
+
+
+def compile_step(program: Program, config: TrainConfig, mesh: Mesh) -> jax.stages.Compiled:
+    """The step, compiled before there is a state or a batch."""
+    state = laid_out(program.abstract, program.specs, mesh)
+    images = jax.ShapeDtypeStruct((config.batch_size, config.image_size, config.image_size, 3), jnp.uint8)
+    labels = jax.ShapeDtypeStruct((config.batch_size,), jnp.int32)
+    return program.step.lower(state, *laid_out((images, labels), (BATCH, BATCH), mesh)).compile()
 
 
 def make_optimizer(
@@ -235,7 +260,7 @@ def _gradient(
     params, rest = gather(trained, trained_specs), gather(frozen, frozen_specs)
 
     def loss(params: PyTree, part: tuple[Any, ...]) -> tuple[Float[Array, ""], Float[Array, ""]]:
-        return _loss(eqx.combine(params, rest, static), *part, config=config, preprocess=preprocess)
+        return mean_loss(eqx.combine(params, rest, static), *part, config=config, preprocess=preprocess)
 
     def add(total: PyTree, part: tuple[Any, ...]) -> tuple[PyTree, None]:
         return jax.tree.map(jnp.add, total, jax.value_and_grad(loss, has_aux=True)(params, part)), None
@@ -254,7 +279,7 @@ def _gradient(
     }
 
 
-def _loss(
+def mean_loss(
     model: NFNet,
     images: Images,
     labels: Labels,

@@ -24,6 +24,9 @@ class Window:
 
     They are read one step late: the devices already work on the next one then, and never wait for us. The clock starts
     when the first step is done: that one's time is the compiler's.
+
+    Attributes:
+        broken: images that could not be read, from the first step of the run on.
     """
 
     def __init__(
@@ -32,12 +35,14 @@ class Window:
         schedule: optax.Schedule,
         steps_per_epoch: float,
         last_saved: Callable[[], int | None],
+        *,
+        broken: int = 0,
     ):
         self._config, self._steps_per_epoch, self._last_saved = config, steps_per_epoch, last_saved
         self._rate = lambda step: float(jnp.asarray(schedule(step - 1)))
         self._running: tuple[int, Metrics] | None = None
         self._finished: list[dict[str, float]] = []
-        self._broken = 0
+        self.broken = broken
         self._step = 0
         self._since: float | None = None
         self._images = 0
@@ -50,7 +55,7 @@ class Window:
         """Takes the metrics of a step that is still running, and looks at those of the one before."""
         self.finish()
         self._running, self._step = (step, metrics), step
-        self._broken += broken
+        self.broken += broken
         if self._since is not None:
             self._images += self._config.batch_size
 
@@ -93,7 +98,7 @@ class Window:
             "learning_rate": self._rate(self._step),
             **rate,
             "epoch": self._step / self._steps_per_epoch,
-            "broken": self._broken,
+            "broken": self.broken,
         }
 
 

@@ -61,7 +61,7 @@ def config(model_folder: Path, data_folder: Path, tmp_path: Path) -> TrainConfig
         augment=Augment(crop="padded", mixup=0.2, cutmix=True),
         optimizer=OptimizerConfig(learning_rate=1.0, warmup=0.25, clipping_eps=1.0, ema_decay=0.9),
         precision="float32",
-        log_every=4,
+        log_every_steps=4,
         num_threads=2,
     )
 

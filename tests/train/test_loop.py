@@ -148,14 +148,14 @@ def test_curves_that_cannot_be_drawn_do_not_hide_why_the_run_ended(
 
     monkeypatch.setattr(loop, "train_stream", stream)
     with pytest.raises(InputError, match="the reason"):
-        train(changed(config, log_every=1))
+        train(changed(config, log_every_steps=1))
     assert caplog.text.count(f"{config.out / 'curves.png'}: not drawn: Is a directory") == 1
 
 
 @pytest.mark.slow
 def test_a_loss_that_is_not_finite_stops_the_run_and_no_such_state_is_saved(config: TrainConfig, changed: Changed):
     # The first steps of the warm-up are already too much; every step that is good is saved.
-    config = changed(config, clipping=None, learning_rate=1e30, warmup=0.99, checkpoint_every=1, ema_decay=None)
+    config = changed(config, clipping=None, learning_rate=1e30, warmup=0.99, checkpoint_every_steps=1, ema_decay=None)
     with pytest.raises(InputError, match=r"step \d+: loss .*lower optimizer.learning_rate") as error:
         train(config)
     assert str(config.out) in str(error.value) and "\n" not in str(error.value)

@@ -42,7 +42,8 @@ def start(model_folder: Path, data_folder: Path, cache: Path) -> Start:
     ) -> subprocess.Popen:
         arguments = [
             "train", "--recipe", "smoke", "--model", model_folder, "--data", data_folder, "--out", out,
-            "--epochs", "2", "--batch-size", "16", "--log-every", "1", "--checkpoint-every", "2", "--num-threads", "2",
+            "--epochs", "2", "--batch-size", "16", "--num-threads", "2",
+            "--log-every-steps", "1", "--checkpoint-every-steps", "2",
             "--drop-rate", "0.2", "--stochastic-depth", "0.25", "--augment.mixup", "0.2", "--augment.cutmix", *changes,
         ]  # fmt: skip
         launcher = {

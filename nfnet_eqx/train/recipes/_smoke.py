@@ -7,14 +7,17 @@ from pathlib import Path
 
 from nfnet_eqx.data import Augment
 from nfnet_eqx.images import Preprocess
+from nfnet_eqx.models import NFNetConfig
 from nfnet_eqx.train._config import OptimizerConfig, TrainConfig
+from nfnet_eqx.train.recipes._cifar10 import NETWORK
 
 
-def smoke(data: Path = Path("digits"), out: Path = Path("runs/smoke"), model: str = "nfnet_cifar10") -> TrainConfig:
+def smoke(
+    data: Path = Path("digits"), out: Path = Path("runs/smoke"), model: str | NFNetConfig = NETWORK
+) -> TrainConfig:
     """Three epochs at 16 pixels, from random parameters in the shipped checkpoint's architecture."""
     return TrainConfig(
         model=model,
-        fresh=True,
         data=data,
         out=out,
         image_size=16,
@@ -25,5 +28,5 @@ def smoke(data: Path = Path("digits"), out: Path = Path("runs/smoke"), model: st
         augment=Augment(crop="padded", crop_padding=1, flip=False),
         optimizer=OptimizerConfig(learning_rate=0.8, warmup=0.1, clipping=0.1, clipping_eps=1.0, ema_decay=0.98),
         precision="float32",
-        log_every=10,
+        log_every_steps=10,
     )

@@ -30,5 +30,5 @@ def web(data: Path, out: Path, model: str = "dm_nfnet_f0") -> TrainConfig:
         drop_rate=0.0,
         stochastic_depth=0.0,
         optimizer=OptimizerConfig(warmup=0.01, weight_decay=1e-6, ema_decay=None),
-        eval_every=0.05,
+        eval_every_epochs=0.05,
     )

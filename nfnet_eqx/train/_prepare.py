@@ -1,0 +1,213 @@
+"""A run before its first step: everything that it is made of, and everything that would only fail at its end.
+
+What evaluation, the card or the export will refuse is refused here, before anything is computed or written.
+"""
+
+import dataclasses
+import logging
+import math
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jax.sharding import Mesh
+
+from nfnet_eqx._class_names import check_class_names
+from nfnet_eqx._errors import InputError
+from nfnet_eqx.checkpoints import EXPORT_NAME, Checkpoint, History, Run, saved_steps, write_card
+from nfnet_eqx.data import Source, open_source
+from nfnet_eqx.models import NFNet, count, skeleton
+from nfnet_eqx.train._config import TrainConfig
+from nfnet_eqx.train._export import check_replaceable
+from nfnet_eqx.train._memory import check_activations
+from nfnet_eqx.train._mesh import make_mesh
+from nfnet_eqx.train._run import check_same, find_run, resumed_start, run_settings
+from nfnet_eqx.train._start import Start, count_classes, find_start, relabelled
+from nfnet_eqx.train._step import Program, make_program
+
+_log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """What a run is made of.
+
+    Attributes:
+        config: its settings, with the sizes and the batch that they came to.
+        mesh: the devices.
+        source: the training images, under the network's classes.
+        held_out: the images of its evaluations, likewise.
+        start: the network.
+        program: what it computes.
+        steps_per_epoch: steps in a pass over the data, which need not be whole.
+        total_steps: steps in all.
+        settings: what `run.json` says.
+        about: what its checkpoint will say: the arguments of `export` that are known before it is trained.
+    """
+
+    config: TrainConfig
+    mesh: Mesh
+    source: Source
+    held_out: Source
+    start: Start
+    program: Program
+    steps_per_epoch: float
+    total_steps: int
+    settings: dict[str, Any]
+    about: dict[str, Any]
+
+    @property
+    def state_bytes(self) -> int:
+        """Of one saved state."""
+        copies = 2 if self.config.optimizer.ema_decay is None else 3  # parameters, momentum, average
+        return count(self.start.config, self.start.preprocess.input_size).parameters * 4 * copies
+
+
+def prepare(config: TrainConfig, recipe: str) -> tuple[Prepared, NFNet | None]:
+    """Finds all that a run needs, and refuses what cannot be trained, evaluated or exported.
+
+    Returns:
+        The run, and the network whose parameters it starts from, as `find_start` gives it; `None` where it has states.
+
+    Raises:
+        InputError: the data, the model, the batch size or the folder cannot be used; nothing was written.
+    """
+    mesh = make_mesh()
+    source = open_source(config.data, "train")
+    held_out = open_source(config.eval_data or config.data, "validation", whole=config.eval_data is not None)
+    num_classes = count_classes(config, source, held_out)
+    run, pretrained = find_run(config.out), None
+    if run is None:
+        start, pretrained = find_start(config, num_classes, source.classes)
+    else:
+        start = resumed_start(run)
+    config = _resolved(config, start, len(source))
+    _check_batch(config, mesh)
+
+    steps_per_epoch = len(source) * config.augment.repeats / config.batch_size
+    total_steps = max(round(config.epochs * steps_per_epoch), 1)
+    settings = run_settings(config, recipe, start, source)
+    if run is not None:
+        finished = saved_steps(config.out)[-1] >= total_steps
+        if finished and (renamed := _with_new_name(run, start, settings["data"])):
+            start, settings["data"] = renamed, run.settings["data"]
+        check_same(config.out, run, settings)
+    program = make_program(config, start.config, start.preprocess, mesh, total_steps=total_steps)
+    about = _about(config, recipe, start)
+    _check_end(config, start, source, about)
+    check_activations(program, config, start.preprocess, mesh)
+    prepared = Prepared(
+        config=config,
+        mesh=mesh,
+        source=relabelled(source, start),
+        held_out=relabelled(held_out, start),
+        start=start,
+        program=program,
+        steps_per_epoch=steps_per_epoch,
+        total_steps=total_steps,
+        settings=settings,
+        about=about,
+    )
+    return prepared, pretrained
+
+
+def announce(run: Prepared) -> None:
+    """Logs what will be done."""
+    size = count(run.start.config, run.start.preprocess.input_size)
+    _log.info(
+        "%s: %s parameters, %.2f G multiply-adds a picture; %s pictures of %d classes; %s steps of %d on %d %s",
+        run.start.architecture,
+        f"{size.parameters:,}",
+        size.macs / 1e9,
+        f"{len(run.source):,}",
+        run.start.config.num_classes,
+        f"{run.total_steps:,}",
+        run.config.batch_size,
+        run.mesh.size,
+        "device" if run.mesh.size == 1 else "devices",
+    )
+
+
+def _resolved(config: TrainConfig, start: Start, images: int) -> TrainConfig:
+    """The settings with the sizes of the images, and with no larger batch than there are images."""
+    batch_size = config.batch_size
+    if batch_size > images:
+        batch_size = 2 ** (images.bit_length() - 1)
+        _log.warning("batch_size (=%d) is more than the %d images; %d here", config.batch_size, images, batch_size)
+    return dataclasses.replace(
+        config,
+        batch_size=batch_size,
+        image_size=config.image_size or start.preprocess.input_size[0],
+        eval_size=config.eval_size or start.preprocess.size(use_test_size=True)[0],
+    )
+
+
+def _check_batch(config: TrainConfig, mesh: Mesh) -> None:
+    mixed = config.augment.mixup > 0 or config.augment.cutmix
+    sam = config.optimizer.sam_rho > 0 and config.optimizer.sam_fraction < 1
+    repeats = config.augment.repeats
+    parts = {
+        f"{mesh.size} devices": mesh.size,
+        f"micro_batches (={config.micro_batches})": config.micro_batches,
+        "pairs of pictures": 2 if mixed or sam else 1,
+        f"optimizer.sam_fraction (={config.optimizer.sam_fraction})": (
+            round(1 / config.optimizer.sam_fraction) if sam else 1
+        ),
+    }
+    unit = math.lcm(math.prod(parts.values()), 2 * repeats if repeats > 1 else 1)
+    if config.batch_size % unit:
+        below = config.batch_size // unit * unit
+        why = [part for part, size in parts.items() if size > 1]
+        why += [f"augment.repeats (={repeats}) in pairs"] if repeats > 1 else []
+        raise InputError(
+            f"batch_size (={config.batch_size}) must be a multiple of {unit}, for {', '.join(why)}; use "
+            + (f"{below} or {below + unit}" if below else str(unit))
+        )
+
+
+def _with_new_name(run: Run, start: Start, data: Mapping[str, Any]) -> Start | None:
+    """For data in which one class has another name than in the run: the network's classes stay, with that name.
+
+    Folders are numbered by their names, so a new name may give all of them other numbers. `None`: something else has
+    changed, and which name stands for which class cannot be known.
+    """
+    before = run.settings["data"]
+    old: Sequence[str] = before.get("classes") or ()
+    new: Sequence[str] = data["classes"] or ()
+    gone, came = [name for name in old if name not in new], [name for name in new if name not in old]
+    if data["pictures"] != before.get("pictures") or not len(came) == len(gone) == 1:
+        return None
+    place = dict(zip(old, start.classes, strict=True))
+    classes = tuple(place[gone[0] if name == came[0] else name] for name in new)
+    labels = start.labels
+    if labels is not None:
+        labels = tuple(came[0] if label == gone[0] else label for label in labels)
+    return start._replace(classes=classes, labels=labels)
+
+
+def _about(config: TrainConfig, recipe: str, start: Start) -> dict[str, Any]:
+    return {
+        "architecture": start.architecture,
+        "preprocess": start.preprocess,
+        "labels": start.labels,
+        "training": {"recipe": recipe} | {k: v for k, v in config.to_dict().items() if k not in ("out", "preprocess")},
+        "dataset": str(config.data),
+        "base_model": start.base_model,
+    }
+
+
+def _check_end(config: TrainConfig, start: Start, source: Source, about: Mapping[str, Any]) -> None:
+    """Goes through the end of the run without its result."""
+    check_replaceable(Path(config.out).resolve() / EXPORT_NAME)
+    if start.labels is not None:
+        check_class_names(start.labels, source.name, "rename the class")
+    ckpt = Checkpoint(
+        model=skeleton(start.config),
+        preprocess=start.preprocess,
+        labels=start.labels,
+        architecture=start.architecture,
+    )
+    history = History(training=about["training"], dataset=about["dataset"], base_model=about["base_model"])
+    with tempfile.TemporaryDirectory(prefix="nfnet-eqx-card-") as folder:
+        write_card(folder, ckpt, history)
