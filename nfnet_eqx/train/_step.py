@@ -20,7 +20,7 @@ import jax.random as jr
 import numpy as np
 import optax
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, Int, Key, PRNGKeyArray, PyTree, UInt8
+from jaxtyping import Array, Float, Int, Key, PRNGKeyArray, PyTree, UInt8, UInt32
 
 from nfnet_eqx._errors import InputError
 from nfnet_eqx.data import mix
@@ -108,7 +108,7 @@ def make_program(
     abstract = jax.eval_shape(first, params)
     specs = partition_specs(abstract, mesh, fsdp=config.fsdp)
 
-    def random(seed: np.uint32) -> PyTree:
+    def random(seed: UInt32[Array, ""]) -> PyTree:
         return eqx.filter(NFNet(network, key=jr.key(seed)), is_parameter)
 
     def start(model: NFNet | None) -> TrainState:

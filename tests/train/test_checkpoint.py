@@ -31,10 +31,15 @@ def state(config: TrainConfig) -> TrainState:
 
 
 def test_the_last_ones_and_the_best_stay(state: TrainState, tmp_path: Path):
-    for first, values in ((1, (10.0, 90.0, 20.0)), (4, (None, 30.0, None))):  # the second time as a run that goes on
-        checkpoints = Checkpoints(tmp_path, keep=2)
+    known: dict[int, float] = {}
+    for first, values in ((1, (10.0, 90.0, 20.0)), (4, (None, 30.0, None))):  # the second time as a run that is resumed
+        checkpoints = Checkpoints(tmp_path, keep=2, top1=known)
         for step, top1 in enumerate(values, first):
-            checkpoints.save(step, state, None if top1 is None else {"top1": top1})
+            checkpoints.save(step, state)
+            if top1 is not None:  # known only when the state is saved
+                checkpoints.rate(step, top1)
+                known[step] = top1
+        assert checkpoints.best() == 2
         checkpoints.close()
     assert sorted(int(folder.name) for folder in tmp_path.iterdir() if folder.name.isdigit()) == [2, 5, 6]
 
@@ -96,8 +101,8 @@ def test_a_damaged_state_is_one_line_that_names_its_folder(config: TrainConfig, 
             "Disk quota exceeded",
         ),
         (OSError(28, "No space left on device"), r"\[Errno 28\] No space left on device"),
-        (RuntimeError("first\nsecond"), "first second"),
-        (KeyError(), "KeyError"),
+        (OSError("first\nsecond"), "first second"),
+        (OSError(), "OSError"),
     ],
     ids=["of TensorStore", "of the system", "two lines", "empty"],
 )
@@ -108,3 +113,35 @@ def test_why_a_save_failed_is_told_however_long_the_names_before_it(error: Excep
         checkpoints._explained("cannot be written", "make room"),
     ):
         raise error
+
+
+@pytest.mark.parametrize("error", [RuntimeError("a barrier"), KeyError("step"), TypeError("a leaf"), ValueError("no")])
+def test_what_no_file_system_says_is_not_told_as_the_users_fault(error: Exception, tmp_path: Path):
+    with (
+        closing(Checkpoints(tmp_path, keep=1)) as checkpoints,
+        pytest.raises(type(error)) as raised,
+        checkpoints._explained("cannot be written", "make room"),
+    ):
+        raise error
+    assert raised.value is error
+
+
+def test_how_many_images_were_broken_is_saved_with_the_state(state: TrainState, tmp_path: Path):
+    with closing(Checkpoints(tmp_path, keep=2)) as checkpoints:
+        checkpoints.save(1, state, broken=3)
+        checkpoints.save(2, state)
+        checkpoints.wait()
+        assert (checkpoints.broken(1), checkpoints.broken(2)) == (3, 0)
+
+
+def test_the_network_alone_is_restored_with_its_averaged_parameters(
+    config: TrainConfig, state: TrainState, tmp_path: Path
+):
+    state = TrainState(state.step, state.params, jax.tree.map(lambda leaf: leaf + 1, state.params), state.opt_state)
+    same = program(config, mesh_of(2))
+    with closing(Checkpoints(tmp_path, keep=1)) as checkpoints:
+        checkpoints.save(4, state)
+        checkpoints.wait()
+        found = checkpoints.restore_network(4, same.abstract, same.specs, mesh_of(2))
+    for leaf, saved in zip(jax.tree.leaves(found), jax.tree.leaves(state.ema), strict=True):
+        np.testing.assert_array_equal(np.asarray(leaf), np.asarray(saved))

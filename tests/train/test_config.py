@@ -11,6 +11,7 @@ from nfnet_eqx.data import Augment
 from nfnet_eqx.train import OptimizerConfig, TrainConfig
 from nfnet_eqx.train._step import make_optimizer
 from nfnet_eqx.train.recipes import RECIPES, cifar10, finetune, imagenet, smoke, web
+from nfnet_eqx.zoo import from_pretrained
 
 DATA, OUT = Path("data"), Path("out")
 
@@ -35,6 +36,7 @@ def test_every_impossible_value_is_named_at_once():
 def test_a_config_is_json():
     config = imagenet(DATA, OUT)
     assert json.loads(json.dumps(config.to_dict()))["augment"]["randaugment_layers"] == 4
+    assert json.loads(json.dumps(cifar10().to_dict()))["model"] == cifar10().model.to_dict()
 
 
 @pytest.mark.parametrize(
@@ -74,15 +76,16 @@ def test_web_has_neither_average_nor_augmentation_beyond_crops_and_flips():
     assert (config.optimizer.ema_decay, config.optimizer.weight_decay, config.image_size) == (None, 1e-6, 224)
 
 
-def test_finetune_has_the_papers_sizes_sam_and_rates():
+def test_finetune_has_the_checkpoints_sizes_and_the_papers_sam_and_rates():
     config = finetune(DATA, OUT, "nfnet_cifar10")
-    assert (config.epochs, config.image_size, config.eval_size) == (50, 384, 480)
+    assert (config.epochs, config.image_size, config.eval_size) == (50, None, None)
     assert (config.optimizer.sam_rho, config.stochastic_depth, config.drop_rate) == (0.05, 0.1, 0.25)
     assert config.optimizer.learning_rate * config.batch_size / 256 == pytest.approx(0.1)
 
 
 def test_cifar10_is_the_shipped_checkpoints_recipe():
     config = cifar10()
+    assert config.model == from_pretrained("nfnet_cifar10").config
     card = (Path(__file__).parents[2] / "zoo" / "weights" / "nfnet_cifar10" / "README.md").read_text()
     rate = config.optimizer.learning_rate * config.batch_size / 256
     for name, value in {
