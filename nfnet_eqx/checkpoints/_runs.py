@@ -170,7 +170,8 @@ def read_run(folder: Path) -> Run:
         raise InputError(f"{file}: is not the record of a run: {first(faults)}; restore it, or choose another folder")
     try:
         network = NFNetConfig.from_dict(settings["network"])
-        preprocess = Preprocess.from_timm(settings["preprocess"], resize=settings["preprocess"].get("resize", "timm"))
+        resize = str(settings["preprocess"].get("resize", "timm"))
+        preprocess = Preprocess.from_timm(settings["preprocess"], resize=resize)
         labels = settings["labels"]
         labels = None if labels is None else check_class_names(labels, "labels")
     except InputError as error:

@@ -1,0 +1,76 @@
+"""One process trains in a folder: a second is told who does, and what a dead one left behind does not stop anybody."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from nfnet_eqx._errors import InputError
+from nfnet_eqx.train import _lock
+from nfnet_eqx.train._lock import LOCK_NAME, locked
+
+
+def write(folder: Path, **owner: object) -> None:
+    (folder / LOCK_NAME).write_text(json.dumps({"host": socket.gethostname(), "since": "today", "token": "t"} | owner))
+
+
+def ended_process() -> int:
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid
+
+
+def test_a_second_run_is_told_who_holds_the_folder_and_the_first_leaves_nothing(tmp_path: Path):
+    with locked(tmp_path):
+        with (
+            pytest.raises(InputError, match=rf"a run is going on there, in process {os.getpid()} on .*choose another"),
+            locked(tmp_path),
+        ):
+            raise AssertionError("both run")
+        assert [path.name for path in tmp_path.iterdir()] == [LOCK_NAME]
+    assert list(tmp_path.iterdir()) == []
+    with locked(tmp_path):
+        pass
+
+
+@pytest.mark.parametrize("owner", [{"process": os.getppid()}, {"host": "another", "process": 1}, {"process": "x"}, {}])
+def test_a_lock_of_a_living_or_unknown_process_holds(owner: dict[str, object], tmp_path: Path):
+    write(tmp_path, **owner)
+    with pytest.raises(InputError, match="a run is going on there"), locked(tmp_path):
+        pass
+    assert (tmp_path / LOCK_NAME).exists()
+
+
+def test_a_lock_that_was_left_behind_is_taken(tmp_path: Path):
+    write(tmp_path, process=ended_process())
+    with locked(tmp_path):
+        assert json.loads((tmp_path / LOCK_NAME).read_text())["process"] == os.getpid()
+    write(tmp_path, process=os.getpid())  # a restarted container: our number, and not us
+    with locked(tmp_path):
+        pass
+    write(tmp_path, host="another", process=1)
+    os.utime(tmp_path / LOCK_NAME, (0, time.time() - 600))  # touched by nobody for ten minutes
+    with locked(tmp_path):
+        pass
+    (tmp_path / LOCK_NAME).write_bytes(b"\xff half a line")
+    os.utime(tmp_path / LOCK_NAME, (0, time.time() - 600))
+    with locked(tmp_path):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_holder_keeps_its_lock_young(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(_lock, "_BEAT", 0.01)
+    with locked(tmp_path):
+        os.utime(tmp_path / LOCK_NAME, (0, 0))
+        deadline = time.monotonic() + 10
+        while (tmp_path / LOCK_NAME).stat().st_mtime == 0 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert (tmp_path / LOCK_NAME).stat().st_mtime > 0
+    assert not any(thread.name == "run-lock" for thread in threading.enumerate())
