@@ -1,5 +1,6 @@
 """A run: what it leaves in its folder, how it goes on, and what it refuses."""
 
+import dataclasses
 import json
 import shutil
 import signal
@@ -7,6 +8,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -14,9 +16,11 @@ from PIL import Image
 
 import nfnet_eqx as nfx
 from nfnet_eqx._errors import InputError
-from nfnet_eqx.train import TrainConfig, read_metrics, train
+from nfnet_eqx.data import eval_stream, open_source
+from nfnet_eqx.train import TrainConfig, make_mesh, read_metrics, train
 from nfnet_eqx.train import _loop as loop
 from nfnet_eqx.train._checkpoint import Checkpoints
+from nfnet_eqx.train._prepare import prepare
 
 Changed = Callable[..., TrainConfig]
 
@@ -66,7 +70,8 @@ def test_a_run_leaves_a_checkpoint_that_opens_metrics_curves_and_its_settings(co
     assert [r["step"] for r in metrics if r["split"] == "train"] == [4, 8, 12]
     assert [r["step"] for r in metrics if r["split"] == "eval"] == [6, 12]
     assert {"loss", "top1", "grad_norm", "learning_rate", "images_per_second", "epoch"} <= set(metrics[0])
-    assert metrics[-1]["top1"] == result.evaluation.top1
+    exported_at = [r for r in metrics if r["split"] == "eval" and r["step"] == result.exported_step]
+    assert exported_at[0]["top1"] == result.evaluation.top1 == max(r["top1"] for r in metrics if r["split"] == "eval")
 
     settings = json.loads((config.out / "run.json").read_text())
     assert settings["recipe"] == "test" and settings["config"] == config.to_dict()
@@ -119,6 +124,98 @@ def test_a_run_of_other_settings_is_not_gone_on_with_and_nothing_is_lost(
     with pytest.raises(InputError, match=r"data \(was other pictures or classes, now these\)"):
         train(changed(config, epochs=0.2, data=tmp_path / "fewer"))
     assert {p: p.read_bytes() for p in config.out.rglob("*") if p.is_file()} == before
+
+
+@pytest.mark.slow
+def test_the_best_state_is_exported_with_the_number_that_evaluate_finds_and_every_state_opens(
+    config: TrainConfig, changed: Changed, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    config = changed(config, precision="bfloat16")
+    real, made = loop.evaluate, []
+
+    def evaluate(*args, **kwargs):  # as if the state after step 6 were perfect
+        made.append(real(*args, **kwargs))
+        return dataclasses.replace(made[0], ranks=made[0].ranks * 0) if len(made) == 1 else made[-1]
+
+    monkeypatch.setattr(loop, "evaluate", evaluate)
+    with caplog.at_level("INFO"):
+        result = train(config)
+    assert result.exported_step == 6 and "exported step 6 of 12, the best on the evaluation images" in caplog.text
+    assert "step 6 of 12, the best on the evaluation images" in (config.out / "checkpoint" / "README.md").read_text()
+
+    # What the card says is what the exported checkpoint gets in float32, whatever the run computed in.
+    ckpt = nfx.from_pretrained(config.out)
+    held_out = open_source(config.data, "validation")
+    batches = eval_stream(held_out, lambda image: ckpt.preprocess(image, use_test_size=True), batch_size=64)
+    again = real(ckpt.model, batches, mesh=make_mesh())
+    assert result.evaluation is not None and result.evaluation.top1 == again.top1
+    assert result.evaluation.loss == pytest.approx(again.loss, rel=1e-5)
+    assert result.evaluation.loss != made[0].loss  # that was bfloat16
+
+    # The run, and each of its states, is a checkpoint.
+    sixth, last = (nfx.from_pretrained(config.out / "checkpoints" / step) for step in ("6", "12"))
+    for name, array in nfx.named_parameters(ckpt.model).items():
+        np.testing.assert_array_equal(np.asarray(nfx.named_parameters(sixth.model)[name]), np.asarray(array))
+    assert (sixth.config, sixth.preprocess, sixth.architecture) == (ckpt.config, ckpt.preprocess, "tiny_nfnet")
+    assert str(sixth.source).endswith("checkpoints/6")
+    differ = [np.any(a != b) for a, b in zip(*(jax.tree.leaves(c.model.head) for c in (sixth, last)), strict=True)]
+    assert any(differ)
+
+    # Which one is exported may be chosen afterwards.
+    result = train(changed(config, export="last"))
+    assert result.exported_step == 12
+    names = nfx.named_parameters(nfx.from_pretrained(config.out).model)
+    for name, array in nfx.named_parameters(last.model).items():
+        np.testing.assert_array_equal(np.asarray(names[name]), np.asarray(array))
+
+
+@pytest.mark.slow
+def test_a_state_is_saved_before_an_evaluation_that_fails_and_the_resumed_run_makes_that_up(
+    config: TrainConfig, monkeypatch: pytest.MonkeyPatch
+):
+    def fails(*args, **kwargs):
+        raise InputError("no image can be read")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "evaluate", fails)
+        with pytest.raises(InputError, match="no image can be read"):
+            train(config)
+    assert (config.out / "checkpoints" / "6").is_dir()
+    assert not (config.out / "run.lock").exists()
+    train(config)
+    assert [r["step"] for r in read_metrics(config.out) if r["split"] == "eval"] == [6, 12]
+
+
+@pytest.mark.slow
+def test_a_finished_run_ends_again_without_its_model_and_after_one_class_was_renamed(
+    config: TrainConfig, changed: Changed, tmp_path: Path
+):
+    photos = config.data
+    model, data = shutil.copytree(config.model, tmp_path / "model"), tmp_path / "data"
+    config = changed(config, model=str(model), epochs=0.2, data=data)
+
+    def write(*names: str) -> None:
+        """The images as folders of these names come: numbered in the order of the names."""
+        data.mkdir(exist_ok=True)
+        numbers = np.argsort(np.argsort(names))
+        for split in ("train", "test"):
+            with np.load(photos / f"{split}.npz") as arrays:
+                images, labels = arrays["images"], numbers[arrays["labels"]]
+            np.savez(data / f"{split}.npz", images=images, labels=labels, classes=np.array(sorted(names)))
+
+    write("boats", "chelsea", "german_shepherd", "horses")
+    before = train(config)
+    shutil.rmtree(model)
+    shutil.rmtree(config.out / "checkpoint")
+    write("zeppelins", "chelsea", "german_shepherd", "horses")  # the first class is the last now
+    after = train(config)
+    assert before.evaluation is not None and after.evaluation is not None
+    assert after.evaluation.top1 == before.evaluation.top1
+    np.testing.assert_array_equal(after.evaluation.labels, before.evaluation.labels)
+    assert nfx.from_pretrained(config.out).labels == ("zeppelins", "chelsea", "german_shepherd", "horses")
+    write("zeppelins", "chelsea", "german_shepherd", "mules")
+    with pytest.raises(InputError, match="data .was other pictures or classes"):
+        train(config)
 
 
 def test_repeats_and_epochs_make_steps_together(config: TrainConfig, changed: Changed):
@@ -184,6 +281,29 @@ def test_what_cannot_be_trained_is_refused_before_anything_is_written(config, ch
     with pytest.raises(InputError, match=message):
         train(changed(config, **values))
     assert not config.out.exists()
+
+
+def test_what_the_export_will_refuse_is_refused_before_anything_is_written(
+    config: TrainConfig, changed: Changed, tmp_path: Path
+):
+    for split in ("train", "test"):
+        with np.load(config.data / f"{split}.npz") as arrays:
+            np.savez(tmp_path / f"{split}.npz", **arrays, classes=np.array(["a", "b\tb", "c", "d"]))
+    with pytest.raises(InputError, match=r"plain text, got 'b\\tb'"):
+        train(changed(config, data=tmp_path))
+    assert not config.out.exists()
+    (config.out / "checkpoint").mkdir(parents=True)
+    (config.out / "run.json").write_text("{}")
+    (config.out / "checkpoint" / "thesis.tex").write_text("...")
+    with pytest.raises(InputError, match="thesis.tex"):
+        train(config)
+    assert (config.out / "run.json").read_text() == "{}"
+
+
+def test_a_batch_is_never_larger_than_the_data(config: TrainConfig, changed: Changed, caplog: pytest.LogCaptureFixture):
+    run, _ = prepare(changed(config, batch_size=2048, epochs=3), "")
+    assert (run.config.batch_size, run.total_steps) == (64, round(3 * 96 / 64))  # of 96 images
+    assert "batch_size (=2048) is more than the 96 images; 64 here" in caplog.text
 
 
 def test_a_folder_without_pictures_is_refused(config: TrainConfig, changed: Changed, tmp_path: Path):
