@@ -101,6 +101,7 @@ def train(
             state = checkpoints.restore(first, program.abstract, program.specs, mesh)
             _log.info("%s: going on from step %s", config.out, f"{first:,}")
         else:
+            _log.info("making the state before the first step")
             state = program.start(pretrained)
         del pretrained  # else it would stay on the device as long as the run
 
@@ -131,6 +132,7 @@ def train(
             log.progress(number)
             if is_logged(number, config.log_every_steps, run.total_steps):
                 log.write(number, "train", window.line())
+                window.restart()  # it may have drawn the curves
 
             preempted = (checkpoints.reached_preemption(number) or stop()) and number < run.total_steps
             evaluated = evaluations.is_due(number) and not preempted
@@ -168,7 +170,9 @@ class _Evaluations:
         """Evaluates the state after `step` steps, and notes its numbers."""
         network = eqx.combine(state.params if state.ema is None else state.ema, self._run.program.static)
         evaluation = _evaluate(self._run, network, self._run.config.precision)
-        numbers = {"loss": evaluation.loss, "top1": evaluation.top1, "top5": evaluation.top5}
+        numbers = {"loss": evaluation.loss, "top1": evaluation.top1}
+        if evaluation.num_classes > 5:  # else it is 100 %, whatever the network
+            numbers["top5"] = evaluation.top5
         self._log.write(step, "eval", numbers | {"epoch": step / self._run.steps_per_epoch})
         self._checkpoints.rate(step, evaluation.top1)
         self._last = step, evaluation
@@ -207,6 +211,7 @@ def _finish(run: Prepared, state: TrainState, checkpoints: Checkpoints, evaluati
 
 
 def _evaluate(run: Prepared, network: NFNet, precision: Precision) -> Evaluation:
+    _log.info("evaluating on %s images in %s", f"{len(run.held_out):,}", precision)
     batches = eval_stream(
         run.held_out,
         lambda image: run.start.preprocess(image, use_test_size=True),

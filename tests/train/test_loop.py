@@ -73,6 +73,8 @@ def test_a_run_leaves_a_checkpoint_that_opens_metrics_curves_and_its_settings(co
     exported_at = [r for r in metrics if r["split"] == "eval" and r["step"] == result.exported_step]
     assert exported_at[0]["top1"] == result.evaluation.top1 == max(r["top1"] for r in metrics if r["split"] == "eval")
 
+    assert not [r for r in metrics if "top5" in r], "of four classes it is always 100 %"
+
     settings = json.loads((config.out / "run.json").read_text())
     assert settings["recipe"] == "test" and settings["config"] == config.to_dict()
     with Image.open(config.out / "curves.png") as picture:

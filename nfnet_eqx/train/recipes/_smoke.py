@@ -28,5 +28,4 @@ def smoke(
         augment=Augment(crop="padded", crop_padding=1, flip=False),
         optimizer=OptimizerConfig(learning_rate=0.8, warmup=0.1, clipping=0.1, clipping_eps=1.0, ema_decay=0.98),
         precision="float32",
-        log_every_steps=10,
     )
