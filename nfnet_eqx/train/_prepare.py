@@ -16,7 +16,7 @@ from jax.sharding import Mesh
 from nfnet_eqx._class_names import check_class_names
 from nfnet_eqx._errors import InputError
 from nfnet_eqx.checkpoints import EXPORT_NAME, Checkpoint, History, Run, saved_steps, write_card
-from nfnet_eqx.data import Source, open_source
+from nfnet_eqx.data import Source, check_readable, open_source
 from nfnet_eqx.models import NFNet, count, skeleton
 from nfnet_eqx.train._config import TrainConfig
 from nfnet_eqx.train._export import check_replaceable
@@ -95,6 +95,8 @@ def prepare(config: TrainConfig, recipe: str) -> tuple[Prepared, NFNet | None]:
         check_same(config.out, run, settings)
     program = make_program(config, start.config, start.preprocess, mesh, total_steps=total_steps)
     about = _about(config, recipe, start)
+    for images in (source, held_out):
+        check_readable(images)
     _check_end(config, start, source, about)
     check_activations(program, config, start.preprocess, mesh)
     prepared = Prepared(

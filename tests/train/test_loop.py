@@ -302,6 +302,22 @@ def test_what_the_export_will_refuse_is_refused_before_anything_is_written(
     assert (config.out / "run.json").read_text() == "{}"
 
 
+def test_held_out_images_of_which_none_can_be_read_are_refused_before_the_first_step(
+    config: TrainConfig, changed: Changed, tmp_path: Path
+):
+    for part in ("train", "val"):
+        for name in ("cat", "dog"):
+            (tmp_path / part / name).mkdir(parents=True)
+            for number in range(16):
+                file = tmp_path / part / name / f"{number}.png"
+                Image.new("RGB", (16, 16), (number, 0, 0)).save(file)
+                if part == "val":
+                    file.write_bytes(file.read_bytes()[:40])
+    with pytest.raises(InputError, match="val.* none of 32 images of 32 can be read"):
+        train(changed(config, data=tmp_path))
+    assert not config.out.exists()
+
+
 def test_a_batch_is_never_larger_than_the_data(config: TrainConfig, changed: Changed, caplog: pytest.LogCaptureFixture):
     run, _ = prepare(changed(config, batch_size=2048, epochs=3), "")
     assert (run.config.batch_size, run.total_steps) == (64, round(3 * 96 / 64))  # of 96 images
