@@ -318,6 +318,22 @@ def test_held_out_images_of_which_none_can_be_read_are_refused_before_the_first_
     assert not config.out.exists()
 
 
+def test_a_kept_classifier_meets_its_own_classes_whatever_the_order_of_the_folders(
+    config: TrainConfig, changed: Changed, tmp_path: Path
+):
+    names = np.array(nfx.from_pretrained(config.model).labels)
+    order = np.array([2, 0, 3, 1])  # of the folders
+    for split in ("train", "test"):
+        with np.load(config.data / f"{split}.npz") as arrays:
+            labels = np.argsort(order)[arrays["labels"]]
+            np.savez(tmp_path / f"{split}.npz", images=arrays["images"], labels=labels, classes=names[order])
+    run, _ = prepare(changed(config, keep_head=True, data=tmp_path), "")
+    own, _ = prepare(changed(config, keep_head=True), "")  # without names: as the checkpoint numbers them
+    assert run.about["labels"] == tuple(names)
+    for ours, theirs in ((run.source, own.source), (run.held_out, own.held_out)):
+        assert [ours[i].label for i in range(40)] == [theirs[i].label for i in range(40)]
+
+
 def test_a_batch_is_never_larger_than_the_data(config: TrainConfig, changed: Changed, caplog: pytest.LogCaptureFixture):
     run, _ = prepare(changed(config, batch_size=2048, epochs=3), "")
     assert (run.config.batch_size, run.total_steps) == (64, round(3 * 96 / 64))  # of 96 images
