@@ -84,7 +84,7 @@ def main(options: Options) -> None:
             start = time.perf_counter()
             name = f"{arm.replace(' ', '-')}-rate-{rate:g}-seed-{options.seed}"
             evaluation = train(configure(arm, rate, options, folder / "data", folder / name)).evaluation
-            assert evaluation is not None, "stopped by SIGTERM"
+            assert evaluation is not None, "nobody has stopped it"
             low, high = evaluation.interval("top1")
             seconds = time.perf_counter() - start
             print(
