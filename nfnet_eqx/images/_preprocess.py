@@ -127,7 +127,7 @@ class Preprocess:
         )
 
     @classmethod
-    def from_timm(cls, pretrained_cfg: Mapping[str, Any], *, resize: str = "timm") -> "Preprocess":
+    def from_timm(cls, pretrained_cfg: Mapping[str, Any], *, resize: Any = "timm") -> "Preprocess":
         """The preprocessing that timm would use for a model with this `pretrained_cfg`.
 
         Args:
