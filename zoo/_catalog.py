@@ -12,7 +12,7 @@ from nfnet_eqx.models import Numerics
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Protocol:
+class PublishedAccuracy:
     """A published accuracy, and the preprocessing that it was measured with.
 
     Attributes:
@@ -93,12 +93,12 @@ class Published:
     data: str = "ImageNet-1k"
     classes: int = 1000
     pictures: int = 50_000
-    published: tuple[Protocol, ...]
+    published: tuple[PublishedAccuracy, ...]
 
-    def protocol(self, size: int | None = None) -> Protocol:
-        """How the accuracy at a size was measured.
+    def accuracy(self, size: int | None = None) -> PublishedAccuracy:
+        """The accuracy at a size, and how it was measured.
 
-        >>> find("dm_nfnet_f0.dm_in1k").protocol().preprocess().size()
+        >>> find("dm_nfnet_f0.dm_in1k").accuracy().preprocess().size()
         (256, 256)
 
         Args:
@@ -108,10 +108,10 @@ class Published:
             InputError: no accuracy is published for that size; the message names the sizes.
         """
         size = self.test_size if size is None else size
-        for protocol in self.published:
-            if protocol.size == size:
-                return protocol
-        known = " or ".join(str(protocol.size) for protocol in self.published)
+        for accuracy in self.published:
+            if accuracy.size == size:
+                return accuracy
+        known = " or ".join(str(accuracy.size) for accuracy in self.published)
         raise InputError(f"size {size}: no accuracy of {self.name} is published for it; take {known}")
 
 
@@ -137,11 +137,11 @@ def find(name: str) -> Published | None:
 
 
 def _published(table: dict[str, Any]) -> Published:
-    fields: dict[str, Any] = table | {"published": tuple(_protocol(row) for row in table["published"])}
+    fields: dict[str, Any] = table | {"published": tuple(_accuracy(row) for row in table["published"])}
     return Published(**fields)
 
 
-def _protocol(table: dict[str, Any]) -> Protocol:
+def _accuracy(table: dict[str, Any]) -> PublishedAccuracy:
     # TOML has lists where a frozen dataclass wants tuples.
     fields: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in table.items()}
-    return Protocol(**fields)
+    return PublishedAccuracy(**fields)

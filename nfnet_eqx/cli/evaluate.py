@@ -1,27 +1,26 @@
-"""`nfnet-eqx evaluate`: how good a checkpoint is on labelled pictures."""
+"""`nfnet-eqx evaluate`: how good a checkpoint is on labelled images."""
 
 import dataclasses
-import functools
 import json as json_format
 import math
-import time
-from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-import numpy as np
 import tyro
-from jaxtyping import Int32
-from tqdm import tqdm
 
 from nfnet_eqx._errors import InputError
-from nfnet_eqx.checkpoints import Checkpoint
-from nfnet_eqx.cli import _published
+from nfnet_eqx.checkpoints import ClassOrder
 from nfnet_eqx.cli._text import printable
-from nfnet_eqx.data import EvalBatch, Source, eval_stream, open_source
-from nfnet_eqx.images import imagenet1k, imagenet1k_synsets
-from nfnet_eqx.train import Evaluation, Measure, make_mesh, plot_confusion
-from nfnet_eqx.train import evaluate as evaluate_network
+from nfnet_eqx.data import open_source
+from nfnet_eqx.train import (
+    CheckpointEvaluation,
+    ClassResult,
+    Comparison,
+    Evaluation,
+    Measure,
+    evaluate_checkpoint,
+    plot_confusion,
+)
 from nfnet_eqx.zoo import from_pretrained
 
 # Of many classes, the table shows this many, the worst.
@@ -37,14 +36,15 @@ def evaluate(
     size: int | None = None,
     published: bool = False,
     by_index: bool = False,
+    class_order: ClassOrder = "name",
     per_class: bool = False,
     confusion: Annotated[Path | None, tyro.conf.arg(metavar="PNG")] = None,
     json: bool = False,
 ) -> None:
-    """Measure a checkpoint on labelled pictures: top-1, top-5 and loss, each with its 95 % bootstrap interval.
+    """Measure a checkpoint on labelled images: top-1, top-5 and loss, each with its 95 % bootstrap interval.
 
     Classes are matched by their names where both sides know them (ImageNet's also by their WordNet ids, n01440764, of
-    which some will do), else by their order. A picture that cannot be read is left out, and counted.
+    which some will do), else by their order. An image that cannot be read is left out, and counted.
 
     Examples:
         nfnet-eqx evaluate nfnet_cifar10 --data data/cifar10 --confusion confusion.png
@@ -55,11 +55,13 @@ def evaluate(
         data: a folder of class folders, of .tar, .parquet or .array_record files, of train.npz and test.npz, or of
             MNIST's IDX files.
         split: which part of the data.
-        batch_size: pictures that are run together, over all devices.
-        size: side of the pictures in pixels, if not that of the checkpoint.
+        batch_size: images that are run together, over all devices.
+        size: side of the images in pixels, if not that of the checkpoint.
         published: measure exactly as the checkpoint's published accuracy was measured, at the test size or at --size,
             and compare.
-        by_index: match the classes by their order, whatever they are called.
+        by_index: match the classes by their order, whatever they are called; short for --class-order index.
+        class_order: natural is the order in which timm numbers class folders (1, 2, 10; apple, Banana), for a
+            checkpoint without names that it trained; nfnet-eqx sorts them as text (index).
         per_class: list all classes, not only the worst.
         confusion: also draw which class is taken for which to this PNG.
         json: print JSON instead of tables.
@@ -71,35 +73,24 @@ def evaluate(
         _check_png(confusion, data)
     if batch_size < 1:
         raise InputError(f"--batch-size {batch_size}: must be at least 1")
-    source, ckpt = open_source(data, split, whole=True), from_pretrained(checkpoint)
-    claim = _published.find_claim(ckpt, size) if published else None
-    if claim is not None:
-        ckpt = dataclasses.replace(ckpt, preprocess=claim.protocol.preprocess())
-    elif size is not None:
-        preprocess = dataclasses.replace(ckpt.preprocess, test_input_size=(size, size))
-        ckpt = dataclasses.replace(ckpt, preprocess=preprocess)
-    order = _order(ckpt, source, by_index=by_index)
-    labels = _labels(ckpt, source, order)
-
-    start = time.perf_counter()
-    batches = _batches(ckpt, source, order, batch_size)
-    found = evaluate_network(ckpt.model, batches, mesh=make_mesh(), num_pictures=len(source))
-    seconds = time.perf_counter() - start
+    if by_index and class_order == "natural":
+        raise InputError("--by-index --class-order natural: are two different orders; leave out one")
+    source = open_source(data, split, whole=True)  # what is wrong with it is said before anything is downloaded
+    found = evaluate_checkpoint(
+        from_pretrained(checkpoint),
+        source,
+        size=size,
+        published=published,
+        class_order="index" if by_index else class_order,
+        batch_size=batch_size,
+        progress=True,
+    )
     if confusion is not None:
-        plot_confusion(found.confusion, labels, confusion)
-    result = {
-        "checkpoint": str(ckpt.source),
-        "data": source.name,
-        "split": split,
-        "size": list(ckpt.preprocess.size(use_test_size=True)),
-        "pictures": len(found.labels),
-        "broken": found.broken,
-        "seconds": round(seconds, 1),
-        **{name: _measured(found, name) for name in get_args(Measure)},
-        **({} if claim is None else {"published": _published.compare(claim, ckpt, source.num_classes, found)}),
-        "classes": _classes(found, labels),
-    }
-    print(json_format.dumps(result, indent=2, allow_nan=False) if json else "\n".join(_lines(result, per_class)))
+        plot_confusion(found.evaluation.confusion, found.labels, confusion)
+    if json:
+        print(json_format.dumps(_as_json(found, split), indent=2, allow_nan=False))
+    else:
+        print("\n".join(_lines(found, per_class)))
 
 
 def _check_png(file: Path, data: Path) -> None:
@@ -110,53 +101,19 @@ def _check_png(file: Path, data: Path) -> None:
         raise InputError(f"--confusion {file}: is a file of the data and would be overwritten; choose another name")
 
 
-def _order(ckpt: Checkpoint, source: Source, *, by_index: bool) -> Int32[np.ndarray, " classes"]:
-    """The network's class of each class of the data."""
-    ours, theirs = ckpt.config.num_classes, source.num_classes
-    if ckpt.config.in_channels != 3:
-        raise InputError(f"{ckpt.source}: takes {ckpt.config.in_channels} channels; a picture has 3 (RGB)")
-    if ours == 0:
-        raise InputError(f"{ckpt.source}: has no classifier; fine-tune it on {source.name} first")
-    ids = {synset: i for i, synset in enumerate(imagenet1k_synsets())} if ckpt.labels == imagenet1k() else {}
-    by_id = not by_index and any(name in ids for name in source.classes or ())
-    if theirs > ours or (theirs < ours and not by_index and not by_id):
-        raise InputError(
-            f"{ckpt.source} has {ours} classes, {source.name} {theirs}; give data of the checkpoint's classes, or "
-            "fine-tune it on these" + (" (--by-index takes them for its first ones)" if theirs < ours else "")
-        )
-    order = np.arange(theirs, dtype=np.int32)
-    if by_index or ckpt.labels is None or source.classes is None or ckpt.labels == source.classes:
-        return order
-    index = ids if by_id else {label: i for i, label in enumerate(ckpt.labels)}
-    strange = [name for name in source.classes if name not in index]
-    if strange or len(index) < ours or len(set(source.classes)) < theirs:
-        example = f"{strange[0]!r} is none of the checkpoint's" if strange else "a name stands for several classes"
-        remedy = "take that folder out" if by_id else "if both have them in the same order, add --by-index"
-        raise InputError(
-            f"{ckpt.source} and {source.name} name their classes differently ({example}, whose first is "
-            f"{next(iter(index))!r}); {remedy}"
-        )
-    return np.asarray([index[name] for name in source.classes], np.int32)
-
-
-def _labels(ckpt: Checkpoint, source: Source, order: Int32[np.ndarray, " classes"]) -> tuple[str, ...]:
-    """The name of each class of the network, from whoever knows it."""
-    if ckpt.labels is not None:
-        return ckpt.labels
-    names = {int(i): name for i, name in zip(order, source.classes or (), strict=False)}
-    return tuple(names.get(i, f"class {i}") for i in range(ckpt.config.num_classes))
-
-
-def _batches(
-    ckpt: Checkpoint, source: Source, order: Int32[np.ndarray, " classes"], batch_size: int
-) -> Iterator[EvalBatch]:
-    """The pictures with the network's labels, under a progress bar."""
-    stream = eval_stream(source, functools.partial(ckpt.preprocess, use_test_size=True), batch_size=batch_size)
-    steps = math.ceil(len(source) / batch_size)
-    for batch in tqdm(
-        stream, total=steps, unit=" pictures", unit_scale=batch_size, smoothing=0, leave=False, disable=None
-    ):
-        yield batch._replace(label=np.where(batch.label < 0, np.int32(-1), order[batch.label]))
+def _as_json(found: CheckpointEvaluation, split: str) -> dict[str, Any]:
+    return {
+        "checkpoint": str(found.checkpoint.source),
+        "data": found.data,
+        "split": split,
+        "size": list(found.checkpoint.preprocess.size(use_test_size=True)),
+        "pictures": len(found.evaluation.labels),
+        "broken": found.evaluation.broken,
+        "seconds": round(found.seconds, 1),
+        **{name: _measured(found.evaluation, name) for name in get_args(Measure)},
+        **({} if found.published is None else {"published": _compared(found.published)}),
+        "classes": [_class(result) for result in found.per_class],
+    }
 
 
 def _measured(found: Evaluation, which: Measure) -> dict[str, float | None]:
@@ -166,57 +123,70 @@ def _measured(found: Evaluation, which: Measure) -> dict[str, float | None]:
     return {name: value if math.isfinite(value) else None for name, value in values.items()}
 
 
-def _classes(found: Evaluation, labels: Sequence[str]) -> list[dict[str, Any]]:
-    """What became of the pictures of each class, and what they are most often taken for instead."""
-    classes = []
-    for i, (label, row, top1) in enumerate(zip(labels, found.confusion, found.per_class_top1, strict=True)):
-        others = np.where(np.arange(len(row)) == i, 0, row)
-        mistaken = {"label": labels[int(others.argmax())], "pictures": int(others.max())} if others.any() else None
-        classes.append(
-            {
-                "label": label,
-                "pictures": int(row.sum()),
-                "top1": None if np.isnan(top1) else float(top1),
-                "most_mistaken_for": mistaken,
-            }
-        )
-    return classes
+def _compared(found: Comparison) -> dict[str, Any]:
+    return {
+        "name": found.name,
+        **dataclasses.asdict(found.accuracy),
+        "numerics": {"published": found.published_numerics, "measured": found.numerics},
+        "not_comparable": found.not_comparable,
+        "difference": found.difference,
+        "in_interval": found.in_interval,
+    }
 
 
-def _lines(result: Mapping[str, Any], per_class: bool) -> list[str]:
-    height, width = result["size"]
-    broken = f", {result['broken']:,} broken" if result["broken"] else ""
+def _class(result: ClassResult) -> dict[str, Any]:
+    mistaken = None if result.mistaken_for is None else {"label": result.mistaken_for, "pictures": result.mistaken}
+    return {"label": result.label, "pictures": result.images, "top1": result.top1, "most_mistaken_for": mistaken}
+
+
+def _lines(found: CheckpointEvaluation, per_class: bool) -> list[str]:
+    evaluation = found.evaluation
+    height, width = found.checkpoint.preprocess.size(use_test_size=True)
+    broken = f", {evaluation.broken:,} broken" if evaluation.broken else ""
     lines = [
-        printable(f"{result['checkpoint']} at {height} x {width} on {result['data']}"),
-        f"{result['pictures']:,} pictures{broken}, {result['seconds']} s",
+        printable(f"{found.checkpoint.source} at {height} x {width} on {found.data}"),
+        f"{len(evaluation.labels):,} pictures{broken}, {found.seconds:.1f} s",
         "",
         "           value   95 % interval",
+        _measure_line(evaluation, "top1", "top-1", 2, " %"),
+        # Five guesses are right in any case where there are no more classes.
+        *([_measure_line(evaluation, "top5", "top-5", 2, " %")] if evaluation.num_classes > 5 else []),
+        _measure_line(evaluation, "loss", "loss", 4, "  "),
     ]
-    for name, title, digits, unit in (
-        ("top1", "top-1", 2, " %"),
-        ("top5", "top-5", 2, " %"),
-        ("loss", "loss", 4, "  "),
-    ):
-        value, low, high = (_number(result[name][key], digits) for key in ("value", "low", "high"))
-        lines.append(f"{title:6}  {value:>8}{unit}  {low} to {high}{unit}".rstrip())
-    if "published" in result:
-        lines += ["", *_published.lines(result["published"])]
+    if found.published is not None:
+        lines += ["", *_published_lines(found.published)]
+    return lines + ["", *_class_lines(found.per_class, per_class)]
 
-    seen = [c for c in result["classes"] if c["pictures"]]
-    worst = sorted(seen, key=lambda c: c["top1"])
-    shown = worst if per_class else worst[:_WORST]
-    width = max(len(printable(c["label"])) for c in shown)
-    lines += ["", f"{'class':{width}}  pictures    top-1    most often taken for"]
-    for c in shown:
-        other = c["most_mistaken_for"]
-        mistaken = f"{printable(other['label'])} ({other['pictures']:,})" if other else "-"
-        lines.append(f"{printable(c['label']):{width}}  {c['pictures']:8,}  {c['top1']:6.2f} %  {mistaken}")
-    if len(shown) < len(seen):
-        lines.append(f"... and {len(seen) - len(shown):,} classes that are no worse; --per-class lists them")
-    if len(seen) < len(result["classes"]):
-        lines.append(f"classes without a picture here: {len(result['classes']) - len(seen):,}")
+
+def _measure_line(found: Evaluation, which: Measure, title: str, digits: int, unit: str) -> str:
+    value, low, high = (f"{number:.{digits}f}" for number in (getattr(found, which), *found.interval(which)))
+    return f"{title:6}  {value:>8}{unit}  {low} to {high}{unit}".rstrip()
+
+
+def _published_lines(found: Comparison) -> list[str]:
+    accuracy = found.accuracy
+    lines = [f"published top-1 of {found.name} at {accuracy.size}: {accuracy.top1} %, {accuracy.source}"]
+    if found.not_comparable:
+        lines.append(f"cannot be compared: {found.not_comparable}")
+    else:
+        place = "inside" if found.in_interval else "outside"
+        lines.append(f"measured minus published: {found.difference:+.3f} %, {place} the interval")
+    if found.published_numerics != found.numerics:
+        lines.append(f"published for the numerics {found.published_numerics!r}, measured with {found.numerics!r}")
     return lines
 
 
-def _number(value: float | None, digits: int) -> str:
-    return "nan" if value is None else f"{value:.{digits}f}"
+def _class_lines(results: list[ClassResult], per_class: bool) -> list[str]:
+    seen = [result for result in results if result.top1 is not None]
+    worst = sorted(seen, key=lambda result: result.top1 or 0)
+    shown = worst if per_class else worst[:_WORST]
+    width = max(len(printable(result.label)) for result in shown)
+    lines = [f"{'class':{width}}  pictures    top-1    most often taken for"]
+    for result in shown:
+        mistaken = "-" if result.mistaken_for is None else f"{printable(result.mistaken_for)} ({result.mistaken:,})"
+        lines.append(f"{printable(result.label):{width}}  {result.images:8,}  {result.top1:6.2f} %  {mistaken}")
+    if len(shown) < len(seen):
+        lines.append(f"... and {len(seen) - len(shown):,} classes that are no worse; --per-class lists them")
+    if len(seen) < len(results):
+        lines.append(f"classes without a picture here: {len(results) - len(seen):,}")
+    return lines

@@ -88,7 +88,7 @@ _CHECKPOINT_COLUMNS: dict[str, Callable[[Published], str]] = {
     "parameters": lambda row: f"{row.parameters / 1e6:8.1f} M",
     "mult-adds": lambda row: f"{row.test_macs / 1e9:7.2f} G",
     "size": lambda row: f"{row.test_size:4}",
-    "top-1": lambda row: f"{round(row.protocol().top1, 2)} %",
+    "top-1": lambda row: f"{round(row.accuracy().top1, 2)} %",
     "numerics": lambda row: row.numerics,
     "licence": lambda row: row.license or "not stated",
     "where": _where,

@@ -4,16 +4,21 @@ from nfnet_eqx.checkpoints import RUN_NAME
 from nfnet_eqx.train._config import OptimizerConfig, TrainConfig
 from nfnet_eqx.train._distributed import init_distributed
 from nfnet_eqx.train._evaluate import Evaluation, Measure, evaluate
+from nfnet_eqx.train._evaluate_checkpoint import CheckpointEvaluation, ClassResult, evaluate_checkpoint
 from nfnet_eqx.train._loop import Result, train
 from nfnet_eqx.train._mesh import make_mesh, put_batch
 from nfnet_eqx.train._metrics import Writer, read_metrics
 from nfnet_eqx.train._plot import plot_confusion, plot_curves
+from nfnet_eqx.train._published import Comparison
 from nfnet_eqx.train._start import find_start
 from nfnet_eqx.train._step import Program, make_program
 from nfnet_eqx.train._watch import Window
 
 __all__ = [
     "RUN_NAME",
+    "CheckpointEvaluation",
+    "ClassResult",
+    "Comparison",
     "Evaluation",
     "Measure",
     "OptimizerConfig",
@@ -23,6 +28,7 @@ __all__ = [
     "Window",
     "Writer",
     "evaluate",
+    "evaluate_checkpoint",
     "find_start",
     "init_distributed",
     "make_mesh",

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Float32, Int32, Int64, PyTree
 from nfnet_eqx._errors import InputError
 from nfnet_eqx.data import EvalBatch
 from nfnet_eqx.models import NFNet
-from nfnet_eqx.train._mesh import BATCH, REPLICATED, put, put_batch
+from nfnet_eqx.train._mesh import BATCH, REPLICATED, make_mesh, put, put_batch
 
 Measure = Literal["top1", "top5", "loss"]
 Precision = Literal["float32", "bfloat16"]
@@ -111,7 +111,7 @@ def evaluate(
     model: NFNet,
     batches: Iterable[EvalBatch],
     *,
-    mesh: Mesh,
+    mesh: Mesh | None = None,
     precision: Precision = "float32",
     num_pictures: int | None = None,
 ) -> Evaluation:
@@ -123,7 +123,7 @@ def evaluate(
     Args:
         model: the network; its parameters may be anywhere.
         batches: normalised pictures and labels; label -1 (filling, a broken picture) does not count.
-        mesh: of one axis, `"data"`.
+        mesh: of one axis, `"data"`; by default of all devices.
         precision: of the network; logits and losses are float32.
         num_pictures: how many pictures the source has; those of them that do not come are `Evaluation.broken`. `None`:
             none are broken.
@@ -134,6 +134,7 @@ def evaluate(
     classes = model.config.num_classes
     if classes == 0:
         raise InputError("the network has no classifier (num_classes=0); load it with num_classes= for a new one")
+    mesh = make_mesh() if mesh is None else mesh
     model = _on_mesh(model, mesh)
     running: list[_Answers] = []
     answers: list[_Answers] = []
@@ -183,13 +184,13 @@ def _answer(
     def local(params: PyTree, images: Float32[Array, "b c h w"], labels: Int32[Array, " b"]) -> _Answers:
         network = eqx.combine(params, static)
         logits = jax.vmap(lambda image: network(image, inference=True))(images.astype(precision))
-        return jax.vmap(_judge)(logits.astype(jnp.float32), labels)
+        return jax.vmap(_score)(logits.astype(jnp.float32), labels)
 
     split = jax.shard_map(local, mesh=mesh, in_specs=(REPLICATED, BATCH, BATCH), out_specs=BATCH)
     return jax.lax.with_sharding_constraint(split(params, images, labels), NamedSharding(mesh, REPLICATED))
 
 
-def _judge(logits: Float32[Array, " classes"], label: Int32[Array, ""]) -> _Answers:
+def _score(logits: Float32[Array, " classes"], label: Int32[Array, ""]) -> _Answers:
     """The answer to one picture; for label -1 something that nobody looks at."""
     index = jnp.arange(len(logits), dtype=jnp.int32)
     own = logits[label]

@@ -62,7 +62,7 @@ def test_the_json_list_of_checkpoints_has_every_field(capsys: pytest.CaptureFixt
     timm, deepmind = json.loads(capsys.readouterr().out)
     assert timm.keys() == deepmind.keys() == {field.name for field in dataclasses.fields(Published)}
     assert timm["hub_id"] == "timm/dm_nfnet_f0.dm_in1k"
-    assert [(protocol["size"], protocol["top1"]) for protocol in timm["published"]] == [(192, 81.436), (256, 83.468)]
+    assert [(accuracy["size"], accuracy["top1"]) for accuracy in timm["published"]] == [(192, 81.436), (256, 83.468)]
     assert (deepmind["license"], deepmind["file_size"]) == (None, 285_976_842)
     assert deepmind["md5"] == "0a41039da1cb43adf47f1b7d86ddfe0f"
 

@@ -7,16 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nfnet_eqx import Checkpoint, NFNet, Preprocess, from_pretrained
-from nfnet_eqx.checkpoints._checkpoint import Origin
-from nfnet_eqx.cli import _published, main
-from nfnet_eqx.images.labels import imagenet1k
-from nfnet_eqx.train._evaluate import Evaluation
+from nfnet_eqx import Checkpoint, Preprocess, from_pretrained
+from nfnet_eqx.cli import main
+from nfnet_eqx.cli.evaluate import _published_lines
+from nfnet_eqx.train import Comparison
 from nfnet_eqx.zoo._catalog import find
 from tests.zoo.repos import PUBLISHED_CONFIG, published
 
@@ -130,20 +128,20 @@ def test_a_network_for_other_classes_knows_no_ids(data: Path, capsys: pytest.Cap
 # --- the published protocol ---
 
 
-def test_the_protocol_is_the_catalogs_whatever_the_checkpoint_says(
+def test_the_preprocessing_is_the_catalogs_whatever_the_checkpoint_says(
     data: Path, by_hand: ByHand, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     changed = {"test_input_size": [3, 96, 96], "crop_pct": 0.5, "mean": [0, 0, 0], "crop_mode": "squash"}
     model = save(tmp_path / "changed", **changed)
-    protocol = find(CATALOGED).protocol()
-    assert (protocol.size, protocol.crop_pct, protocol.crop_mode, protocol.mean) == (160, 0.95, "center", (0.5,) * 3)
+    accuracy = find(CATALOGED).accuracy()
+    assert (accuracy.size, accuracy.crop_pct, accuracy.crop_mode, accuracy.mean) == (160, 0.95, "center", (0.5,) * 3)
 
     found = answer(capsys, model, "--data", data, "--published")
     assert found["size"] == [160, 160]
-    assert found["loss"]["value"] == pytest.approx(by_hand.loss(protocol.preprocess()), rel=1e-5)
+    assert found["loss"]["value"] == pytest.approx(by_hand.loss(accuracy.preprocess()), rel=1e-5)
     assert found["published"] == {
         "name": CATALOGED,
-        **json.loads(json.dumps(dataclasses.asdict(protocol))),
+        **json.loads(json.dumps(dataclasses.asdict(accuracy))),
         "numerics": {"published": "timm", "measured": "timm"},
         "not_comparable": "these are 4 pictures of 3 classes; the figure is for ImageNet-1k's 50,000 of 1,000",
         "difference": None,
@@ -165,68 +163,30 @@ def test_pictures_that_are_not_imagenets_are_no_test_of_the_figure(
     assert lines[start + 1] == f"cannot be compared: {reason}"
 
 
-def answers(right: int, pictures: int = 50_000) -> Evaluation:
-    """The answers of a network that is right so often."""
-    ranks = (np.arange(pictures) >= right).astype(np.int32)
-    labels = (np.arange(pictures) % 1000).astype(np.int32)
-    return Evaluation(
-        labels=labels,
-        predictions=np.where(ranks == 0, labels, (labels + 1) % 1000).astype(np.int32),
-        ranks=ranks,
-        losses=np.ones(pictures, np.float32),
-        num_classes=1000,
+def test_a_comparison_is_told_in_words():
+    accuracy = find(CATALOGED).accuracy()
+    same = Comparison(
+        name=CATALOGED,
+        accuracy=accuracy,
+        published_numerics="timm",
+        numerics="timm",
+        not_comparable=None,
+        difference=47.64 - 47.634,
+        in_interval=True,
     )
-
-
-def test_on_all_of_imagenet_the_figure_lies_inside_the_interval_or_outside(by_hand: ByHand):
-    claim = _published.find_claim(by_hand.ckpt, None)
-    same, worse = (_published.compare(claim, by_hand.ckpt, 1000, answers(right)) for right in (23_820, 23_000))
-    assert same["not_comparable"] is worse["not_comparable"] is None
-    assert same["difference"] == pytest.approx(47.64 - 47.634) and same["in_interval"] is True
-    assert worse["difference"] == pytest.approx(46 - 47.634) and worse["in_interval"] is False
-    assert _published.lines(same)[1:] == ["measured minus published: +0.006 %, inside the interval"]
-    assert _published.lines(worse)[1:] == ["measured minus published: -1.634 %, outside the interval"]
-    json.dumps([same, worse], allow_nan=False)
-    one_is_broken = _published.compare(claim, by_hand.ckpt, 1000, answers(23_820, 49_999))
-    assert "these are 49,999 pictures of 1,000 classes" in one_is_broken["not_comparable"]
-
-
-def test_other_numerics_than_those_of_the_figure_are_noted(by_hand: ByHand):
-    config = dataclasses.replace(by_hand.ckpt.config, numerics="deepmind")
-    ckpt = dataclasses.replace(by_hand.ckpt, model=NFNet(config, key=jax.random.key(0)))
-    said = _published.lines(_published.compare(_published.find_claim(ckpt, None), ckpt, 1000, answers(23_820)))
-    assert said[2] == "published for the numerics 'timm', measured with 'deepmind'"
-
-
-def test_a_checkpoint_is_known_by_its_hub_id_or_by_its_tag(by_hand: ByHand):
-    ckpt = by_hand.ckpt
-    assert _published.find_claim(ckpt, None).published is find(CATALOGED)
-    from_hub = dataclasses.replace(ckpt, source=Origin(f"timm/{CATALOGED}", "0" * 40), about={})
-    assert _published.find_claim(from_hub, 160).published is find(CATALOGED)
-    assert from_hub.labels == imagenet1k()
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"about": {}},
-        {"about": {"tag": "mine"}},
-        {"architecture": "nfnet_l0"},
-        {"source": Origin("timm/nfnet_l0.ra2_in1k", "0" * 40), "about": {}},
-        {"source": Origin(f"timm/{CATALOGED}"), "about": {}},
-    ],
-    ids=str,
-)
-def test_what_was_not_published_has_nothing_to_compare_with(change: dict[str, Any], by_hand: ByHand):
-    with pytest.raises(ValueError, match="is none of the published checkpoints .*leave that out"):
-        _published.find_claim(dataclasses.replace(by_hand.ckpt, **change), None)
+    assert _published_lines(same)[1:] == ["measured minus published: +0.006 %, inside the interval"]
+    worse = dataclasses.replace(same, difference=46 - 47.634, in_interval=False, numerics="deepmind")
+    assert _published_lines(worse)[1:] == [
+        "measured minus published: -1.634 %, outside the interval",
+        "published for the numerics 'timm', measured with 'deepmind'",
+    ]
 
 
 def test_refusals_are_one_line_before_the_work(
     model: str, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     untagged = save(tmp_path / "untagged", tag=None)
-    assert f"--published: {untagged} is none of the published" in refusal(
+    assert f"{untagged} is none of the published checkpoints" in refusal(
         capsys, untagged, "--data", data, "--published"
     )
     message = refusal(capsys, model, "--data", data, "--published", "--size", "224")

@@ -22,7 +22,7 @@ def test_a_checkpoint_is_described_as_timm_describes_it(published: Published) ->
     assert cfg.input_size == (3, published.train_size, published.train_size)
     assert test_input_size == (3, published.test_size, published.test_size)
     crops = {published.train_size: cfg.crop_pct, published.test_size: cfg.test_crop_pct or cfg.crop_pct}
-    for protocol in published.published:
-        assert protocol.crop_pct == crops[protocol.size]
-        assert (protocol.crop_mode, protocol.interpolation) == (cfg.crop_mode, cfg.interpolation)
-        assert (protocol.mean, protocol.std) == (cfg.mean, cfg.std)
+    for accuracy in published.published:
+        assert accuracy.crop_pct == crops[accuracy.size]
+        assert (accuracy.crop_mode, accuracy.interpolation) == (cfg.crop_mode, cfg.interpolation)
+        assert (accuracy.mean, accuracy.std) == (cfg.mean, cfg.std)

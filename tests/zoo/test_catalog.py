@@ -56,10 +56,10 @@ def test_the_bundled_one_is_what_its_folder_says():
     assert (published.architecture, published.numerics) == (ckpt.architecture, ckpt.config.numerics)
     assert (published.classes, published.license) == (ckpt.config.num_classes, ckpt.about["license"])
     assert count(ckpt.config, published.test_size) == (published.parameters, published.test_macs)
-    assert published.protocol().preprocess() == ckpt.preprocess
+    assert published.accuracy().preprocess() == ckpt.preprocess
     card = (bundled()["nfnet_cifar10"] / "README.md").read_text(encoding="utf-8")
     (result,) = yaml.safe_load(card.split("---\n")[1])["model-index"][0]["results"]
-    assert (result["dataset"]["name"], result["metrics"][0]["value"]) == (published.data, published.protocol().top1)
+    assert (result["dataset"]["name"], result["metrics"][0]["value"]) == (published.data, published.accuracy().top1)
 
 
 @every_other
@@ -102,27 +102,27 @@ def test_deepminds_files_have_their_digests_and_a_plausible_size():
 
 
 @every_checkpoint
-def test_every_accuracy_has_its_protocol(published: Published):
-    sizes = [protocol.size for protocol in published.published]
+def test_every_accuracy_says_how_it_was_measured(published: Published):
+    sizes = [accuracy.size for accuracy in published.published]
     assert len(set(sizes)) == len(sizes) and published.test_size in sizes
     assert set(sizes) <= {published.train_size, published.test_size}
-    for protocol in published.published:
-        assert published.protocol(protocol.size) is protocol
-        assert 40 < protocol.top1 < 90 and protocol.source
-        assert protocol.top5 is None or protocol.top1 < protocol.top5 < 100
-        assert (protocol.resize == "deepmind") == (protocol.crop_pct is None) == (published in DEEPMIND)
-        preprocess = protocol.preprocess()
+    for accuracy in published.published:
+        assert published.accuracy(accuracy.size) is accuracy
+        assert 40 < accuracy.top1 < 90 and accuracy.source
+        assert accuracy.top5 is None or accuracy.top1 < accuracy.top5 < 100
+        assert (accuracy.resize == "deepmind") == (accuracy.crop_pct is None) == (published in DEEPMIND)
+        preprocess = accuracy.preprocess()
         for use_test_size in (False, True):
-            assert preprocess.size(use_test_size=use_test_size) == (protocol.size, protocol.size)
+            assert preprocess.size(use_test_size=use_test_size) == (accuracy.size, accuracy.size)
 
 
 def test_the_test_size_is_what_is_meant_and_another_needs_a_figure():
     f0 = find("dm_nfnet_f0.dm_in1k")
     assert f0 is not None
-    assert (f0.protocol().size, f0.protocol().top1) == (256, 83.468)
-    assert (f0.protocol(192).size, f0.protocol(192).top1) == (192, 81.436)
+    assert (f0.accuracy().size, f0.accuracy().top1) == (256, 83.468)
+    assert (f0.accuracy(192).size, f0.accuracy(192).top1) == (192, 81.436)
     with pytest.raises(InputError) as refused:
-        f0.protocol(224)
+        f0.accuracy(224)
     assert str(refused.value) == "size 224: no accuracy of dm_nfnet_f0.dm_in1k is published for it; take 192 or 256"
 
 
@@ -131,7 +131,7 @@ def test_the_preprocessing_is_that_of_the_published_config(use_test_size: bool):
     published = find("timm/dm_nfnet_f0.dm_in1k")
     assert published is not None
     theirs = Preprocess.from_timm(F0_PRETRAINED_CFG)
-    ours = published.protocol(published.test_size if use_test_size else published.train_size).preprocess()
+    ours = published.accuracy(published.test_size if use_test_size else published.train_size).preprocess()
     for photo in sorted(PHOTO.glob("*.jpg"))[:2]:
         np.testing.assert_array_equal(ours(photo), theirs(photo, use_test_size=use_test_size))
 
@@ -139,7 +139,7 @@ def test_the_preprocessing_is_that_of_the_published_config(use_test_size: bool):
 def test_deepminds_preprocessing_crops_32_pixels_less_than_it_resizes_to():
     f0 = find("dm_nfnet_f0.deepmind")
     assert f0 is not None
-    preprocess = f0.protocol().preprocess()
+    preprocess = f0.accuracy().preprocess()
     assert (preprocess.resize, preprocess.crop_mode, preprocess.crop_pct) == ("deepmind", "squash", 256 / 288)
 
 
@@ -147,7 +147,7 @@ def test_deepminds_and_timms_figures_of_the_same_weights_are_close():
     for deepmind in DEEPMIND:
         timm = find(f"{deepmind.architecture}.dm_in1k")
         assert timm is not None and timm.parameters == deepmind.parameters
-        assert abs(timm.protocol().top1 - deepmind.protocol().top1) < 0.15, deepmind.name
+        assert abs(timm.accuracy().top1 - deepmind.accuracy().top1) < 0.15, deepmind.name
 
 
 def test_the_readme_has_the_same_figures():
@@ -158,7 +158,7 @@ def test_the_readme_has_the_same_figures():
         published = find(name)
         assert published is not None and published.architecture == architecture
         assert parameters == f"{published.parameters / 1e6:.1f}"
-        assert (int(size), top1) == (published.test_size, f"{published.protocol().top1:.2f}")
+        assert (int(size), top1) == (published.test_size, f"{published.accuracy().top1:.2f}")
 
 
 def test_the_names_that_open_by_themselves_are_listed():
