@@ -15,11 +15,11 @@ from pathlib import Path, PurePosixPath
 
 from nfnet_eqx._errors import InputError
 from nfnet_eqx._files import read_json, replacing, write_json
-from nfnet_eqx.checkpoints import CONFIG_NAME, INDEX_NAME, WEIGHTS_NAME, read_index
+from nfnet_eqx.checkpoints import CONFIG_NAME, FOREIGN_SUFFIXES, INDEX_NAME, WEIGHTS_NAME, read_index
 from nfnet_eqx.zoo._client import Client, is_hash
 
 # Names of these endings are ignored, with a note: they hold code, or may.
-_UNSAFE = (".bin", ".ckpt", ".h5", ".msgpack", ".npz", ".pickle", ".pkl", ".pt", ".pth", ".py")
+_UNSAFE = (*FOREIGN_SUFFIXES, ".py")
 
 # What is read, if it has the right name.
 _READ = (".json", ".safetensors")

@@ -12,6 +12,7 @@ from nfnet_eqx._files import read_json
 from nfnet_eqx.checkpoints import (
     CARD_NAME,
     CONFIG_NAME,
+    FOREIGN_SUFFIXES,
     Checkpoint,
     History,
     card_on_hub,
@@ -28,7 +29,7 @@ from nfnet_eqx.zoo._fetch import forget
 
 # Our own weights, in one file or in shards; those of other formats.
 _OURS = re.compile(r"model(-\d+-of-\d+)?\.safetensors(\.index\.json)?")
-_OTHERS = (".safetensors", ".bin", ".h5", ".msgpack", ".pt", ".pth")
+_OTHERS = (".safetensors", *FOREIGN_SUFFIXES)
 
 _log = logging.getLogger(__name__)
 

@@ -3,6 +3,7 @@
 from nfnet_eqx.checkpoints._card import CARD_NAME, Conversion, History, card_on_hub, write_card
 from nfnet_eqx.checkpoints._checkpoint import (
     CONFIG_NAME,
+    FOREIGN_SUFFIXES,
     INDEX_NAME,
     WEIGHTS_NAME,
     Checkpoint,
@@ -33,6 +34,7 @@ __all__ = [
     "CARD_NAME",
     "CONFIG_NAME",
     "EXPORT_NAME",
+    "FOREIGN_SUFFIXES",
     "INDEX_NAME",
     "INDEX_SUFFIX",
     "RUN_NAME",

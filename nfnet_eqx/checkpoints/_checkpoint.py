@@ -19,7 +19,7 @@ import jax
 from jax.typing import DTypeLike
 
 from nfnet_eqx._class_names import check_class_names
-from nfnet_eqx._errors import InputError
+from nfnet_eqx._errors import InputError, first
 from nfnet_eqx._files import read_json, replacing, write_json
 from nfnet_eqx.checkpoints._classify import Prediction, classify
 from nfnet_eqx.checkpoints._tensors import (
@@ -40,6 +40,9 @@ INDEX_NAME = "model" + INDEX_SUFFIX
 
 # What timm's pretrained_cfg says about a checkpoint's origin; it must survive loading and saving.
 _ABOUT = ("tag", "license", "description", "origin_url", "paper_name", "paper_ids", "notes", "label_descriptions")
+
+# Of weights in other formats, which hold code, or may.
+FOREIGN_SUFFIXES = (".bin", ".ckpt", ".h5", ".msgpack", ".npz", ".pickle", ".pkl", ".pt", ".pth")
 
 # Bytes that are hashed at a time.
 _PIECE = 2**23
@@ -222,10 +225,23 @@ def _find_weights(path: Path) -> Path:
     for name in (WEIGHTS_NAME, INDEX_NAME):
         if (path / name).is_file():
             return path / name
-    raise InputError(
-        f"{path}: holds no {WEIGHTS_NAME} (nor {INDEX_NAME}); other formats, pickles among them, are never read. "
-        "timm's save_for_hf(safe_serialization=True) writes one"
-    )
+    raise InputError(f"{path}: holds no {WEIGHTS_NAME} (nor {INDEX_NAME}); {_what_to_do(path)}")
+
+
+def _what_to_do(folder: Path) -> str:
+    """What the user of a folder without weights may have meant."""
+    entries = sorted(folder.iterdir())
+    checkpoints = [entry for entry in entries if (entry / CONFIG_NAME).is_file()]
+    if checkpoints:
+        return f"did you mean {checkpoints[0]}?"
+    foreign = [entry.name for entry in entries if entry.suffix in FOREIGN_SUFFIXES]
+    if foreign:
+        return (
+            f"other formats ({first(foreign, 3)}), pickles among them, are never read. timm's "
+            "save_for_hf(safe_serialization=True) writes one"
+        )
+    held = first([entry.name for entry in entries], 5) or "nothing"
+    return f"it holds {held}; give the folder of a checkpoint, or of a training run"
 
 
 def checkpoint_files(path: Path) -> list[Path]:

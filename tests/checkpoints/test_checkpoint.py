@@ -263,8 +263,19 @@ def test_a_checkpoint_has_a_label_for_each_class() -> None:
 
 
 def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="holds no model.safetensors"):
+    with pytest.raises(InputError, match="holds no model.safetensors .*; it holds nothing"):
         load_checkpoint(tmp_path)
+
+
+def test_a_folder_of_something_else_is_refused_with_what_it_holds(tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    (other / "cat").mkdir(parents=True)
+    (other / "notes.txt").write_text("notes")
+    with pytest.raises(InputError, match="other: holds no .* it holds cat, notes.txt; give the folder of a checkpoint"):
+        load_checkpoint(other)
+    save_pretrained(checkpoint(labels=("a", "b", "c")), other / "checkpoint")
+    with pytest.raises(InputError, match="other: holds no .* did you mean .*/other/checkpoint"):
+        load_checkpoint(other)
 
 
 def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
