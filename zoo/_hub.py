@@ -80,7 +80,7 @@ def from_pretrained(
     Raises:
         InputError: there is no such checkpoint, it cannot be reached, or it is broken; the message says which.
     """
-    name = os.fspath(source)
+    name = _name(source)
     changes: dict[str, Any] = {"num_classes": num_classes, "in_channels": in_channels}
     local = bundled().get(name) or (Path(name) if os.path.exists(name) else None)
     if local is not None:
@@ -162,9 +162,10 @@ def pull(
     Raises:
         InputError: there is no such repository, it cannot be reached, or `lock` is no lock file.
     """
-    if source in bundled() or os.path.exists(source):
-        raise InputError(f"{source}: is on this machine; there is nothing to pull")
-    repo_id, revision = _parse_hub_id(source, revision)
+    name = _name(source)
+    if name in bundled() or os.path.exists(name):
+        raise InputError(f"{name}: is on this machine; there is nothing to pull")
+    repo_id, revision = _parse_hub_id(name, revision)
     where = _where(repo_id, revision)
     if lock is not None:
         check_lock(lock)
@@ -174,6 +175,13 @@ def pull(
     if lock is not None:
         write_lock(lock, where, origin)
     return Pulled(folder, origin, ignored)
+
+
+def _name(source: object) -> str:
+    """What names a checkpoint, as text."""
+    if not isinstance(source, str | os.PathLike):
+        raise InputError(f"source: a name, a path or a Hub id is needed, this is of type {type(source).__name__}")
+    return os.fsdecode(source)
 
 
 def _where(repo_id: str, revision: str | None) -> str:

@@ -76,6 +76,11 @@ def push_to_hub(
     """
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
+    if not isinstance(ckpt, Checkpoint | str | os.PathLike):
+        raise InputError(
+            f"ckpt: a Checkpoint or the folder of one is needed, this is of type {type(ckpt).__name__}; a network "
+            "needs its preprocessing beside it: Checkpoint(model=..., preprocess=..., labels=..., architecture=...)"
+        )
     revision = revision or None
     if token is False:
         raise InputError("token=False: nothing is published without one; leave it out (`hf auth login`), or give one")

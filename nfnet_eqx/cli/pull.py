@@ -52,6 +52,6 @@ def pull(
         return
     print(f"{origin}\n{folder}")
     for name, digest in origin.sha256.items():
-        print(f"{digest}  {sizes[name]:13,}  {name}")
+        print(f"{digest}  {sizes[name]:13,}  {printable(name)}")
     if ignored:
         print(f"never read: {printable(', '.join(ignored))}")

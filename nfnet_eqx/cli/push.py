@@ -5,6 +5,7 @@ from typing import Annotated
 
 import tyro
 
+from nfnet_eqx.cli._text import printable
 from nfnet_eqx.zoo import push_to_hub
 
 
@@ -40,15 +41,14 @@ def push(
     Raises:
         InputError: the checkpoint is broken, or the repository may not be written or holds another architecture.
     """
-    print(
-        push_to_hub(
-            folder,
-            repo,
-            private=private or None,
-            revision=revision,
-            create_pr=create_pr,
-            commit_message=commit_message,
-            overwrite=overwrite,
-            endpoint=endpoint,
-        )
+    address = push_to_hub(
+        folder,
+        repo,
+        private=private or None,
+        revision=revision,
+        create_pr=create_pr,
+        commit_message=commit_message,
+        overwrite=overwrite,
+        endpoint=endpoint,
     )
+    print(printable(address))

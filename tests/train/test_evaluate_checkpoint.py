@@ -1,6 +1,7 @@
 """A checkpoint on a data set, from Python: what the command does, and nothing printed."""
 
 import dataclasses
+import doctest
 import json
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 from nfnet_eqx import Checkpoint, InputError, from_pretrained
 from nfnet_eqx.cli import main
 from nfnet_eqx.data import Arrays, Source
-from nfnet_eqx.train import evaluate, evaluate_checkpoint
+from nfnet_eqx.train import _evaluate_checkpoint, evaluate, evaluate_checkpoint
 from nfnet_eqx.train._mesh import make_mesh
 from tests.train.test_evaluate import batches, network, pictures
 
@@ -95,3 +96,7 @@ def test_without_a_mesh_all_devices_are_used():
     found = evaluate(network(), batches(images, labels, 8))
     expected = evaluate(network(), batches(images, labels, 8), mesh=make_mesh())
     np.testing.assert_array_equal(found.losses, expected.losses)
+
+
+def test_the_example_of_the_docstring_holds():
+    assert doctest.testmod(_evaluate_checkpoint).failed == 0

@@ -1,5 +1,6 @@
 """Checkpoints from the Hub: the real client against a server on the loopback."""
 
+import doctest
 import logging
 import os
 import subprocess
@@ -269,3 +270,34 @@ def test_hf_hub_offline_is_obeyed(hub: Hub, asked: list[str], tmp_path: Path) ->
     assert run("me/whole") == f"me/whole@{hub.commit('me/whole')}\n"
     assert run("me/sharded").startswith("refused: me/sharded: the Hub is not asked while HF_HUB_OFFLINE is set")
     assert asked == []
+
+
+# In a process of its own: here the types of arguments are checked before the library sees them.
+WRONG = """
+import nfnet_eqx as nfx
+from nfnet_eqx.zoo import pull
+ckpt = nfx.from_pretrained("nfnet_cifar10")
+for call, values in (
+    (nfx.from_pretrained, (None, 5, b"nfnet_cifar10", ckpt)),
+    (pull, (None, 5)),
+    (lambda what: nfx.push_to_hub(what, "me/x"), (None, ckpt.model)),
+):
+    for value in values:
+        try:
+            call(value)
+        except nfx.InputError as error:
+            print(error)
+"""
+
+
+def test_what_is_no_checkpoint_and_no_name_of_one_is_refused_with_the_remedy() -> None:
+    said = subprocess.run([sys.executable, "-c", WRONG], capture_output=True, text=True, check=True).stdout.splitlines()
+    assert len(said) == 8
+    assert all("source: a name, a path or a Hub id is needed, this is of type" in line for line in said[:6])
+    assert all("a network needs its preprocessing beside it: Checkpoint(model=" in line for line in said[6:])
+
+
+def test_the_examples_of_the_docstrings_hold() -> None:
+    from nfnet_eqx import zoo
+
+    assert doctest.testmod(zoo) == (0, 4)
