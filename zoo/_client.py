@@ -89,35 +89,36 @@ class Client:
             raise InputError("token: is empty or holds spaces, line ends or letters that no token has; give it alone")
         return cls(HfApi(endpoint=endpoint, token=token, library_name="nfnet-eqx"))
 
-    def patiently(self, call: Callable[[], _T]) -> _T:
-        """The result of a request, repeated a few times while the Hub itself is at fault or the connection breaks."""
+    def ask(self, question: Callable[[], _T]) -> _T:
+        """The answer to a request, repeated a few times while the Hub itself is at fault or the connection breaks.
+
+        Raises:
+            OSError: it is none that a Hub gives: the address is that of something else.
+            Exception: any of the client's, for `explained`.
+        """
         for pause in _PAUSES:
             try:
-                return call()
+                return self.ask_once(question)
             except Exception as error:
                 if not (_status(error) >= 500 or type(error).__name__ in _BROKEN and _is_transport(error)):
                     raise
                 _log.warning("the Hub: %s; once more in %d s", self.redacted(_reason(error)), pause)
             time.sleep(pause)
-        return call()
+        return self.ask_once(question)
 
-    def ask(self, question: Callable[[], _T]) -> _T:
-        """The answer to a question, put `patiently`.
-
-        Raises:
-            OSError: it is none that a Hub gives: the address is that of something else.
-        """
+    def ask_once(self, question: Callable[[], _T]) -> _T:
+        """The same without repetition: for what must not be done twice."""
         from huggingface_hub import errors
 
         try:
-            return self.patiently(question)
-        except (errors.HfHubHTTPError, errors.HFValidationError):
+            return question()
+        except (InputError, errors.HfHubHTTPError, errors.HFValidationError):
             raise
         except UnicodeEncodeError:
             raise OSError(
                 "the token of HF_TOKEN or `hf auth login` has letters that no token has; set it anew"
             ) from None
-        except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
+        except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
             _log.debug("the client could not read the answer: %s", type(error).__name__)  # its text may quote anything
             raise OSError(NO_HUB) from None
 

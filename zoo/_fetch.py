@@ -73,7 +73,7 @@ def download(
 
     def fetch(filename: str, revision: str | None, commit: str) -> Path:
         client.check_answers(repo_id, filename, revision, commit)
-        path = client.patiently(
+        path = client.ask(
             lambda: client.api.hf_hub_download(
                 repo_id, filename, revision=revision, cache_dir=None if cache_dir is None else Path(cache_dir)
             )

@@ -103,9 +103,7 @@ def push_to_hub(
             if not overwrite:
                 _check_architecture(client, repo_id, there, opened.architecture, temporary)
             if new_branch:
-                client.patiently(
-                    lambda: api.create_branch(repo_id, branch=revision, revision=there.commit, exist_ok=True)
-                )
+                client.ask(lambda: api.create_branch(repo_id, branch=revision, revision=there.commit, exist_ok=True))
             stale = [name for name in there.hashes if _OURS.fullmatch(name) and name not in names]
             _note_other_weights(repo_id, there, names)
             operations = [
@@ -115,20 +113,26 @@ def push_to_hub(
             ]
             if not create_pr:
                 forget(repo_id, revision)  # before, since what became of a commit whose answer is lost is not known
-            # Sent once, for the same reason.
-            commit = api.create_commit(
-                repo_id,
-                operations,
-                commit_message=commit_message or f"{opened.architecture}, pushed by nfnet-eqx",
-                revision=revision,
-                create_pr=create_pr,
-                parent_commit=there.commit,
-            )
+
+            def commit() -> str:
+                try:
+                    made = api.create_commit(
+                        repo_id,
+                        operations,
+                        commit_message=commit_message or f"{opened.architecture}, pushed by nfnet-eqx",
+                        revision=revision,
+                        create_pr=create_pr,
+                        parent_commit=there.commit,
+                    )
+                except ValueError as error:
+                    if type(error) is ValueError and "metadata" in str(error):  # the client looks at the card
+                        raise InputError(f"{repo_id}: {CARD_NAME}: {' '.join(str(error).split())}") from None
+                    raise
+                return str(made.pr_url or made.commit_url)
+
+            return client.redacted(client.ask_once(commit))  # once, for the same reason
         except Exception as error:
-            if type(error) is ValueError and "metadata" in str(error):  # the client looks at the card
-                error = InputError(f"{repo_id}: {CARD_NAME}: {' '.join(str(error).split())}")
             raise client.explained(error, repo_id) from None
-    return client.redacted(str(commit.pr_url or commit.commit_url))
 
 
 def _prepare(
@@ -171,7 +175,7 @@ def _look(
     except errors.RepositoryNotFoundError:
         if create_pr:
             raise
-        client.patiently(lambda: client.api.create_repo(repo_id, private=private, exist_ok=True))
+        client.ask(lambda: client.api.create_repo(repo_id, private=private, exist_ok=True))
         there = client.listing(repo_id)
     if private and not there.private:
         raise InputError(f"{repo_id}: exists and is public; make it private on its settings page, or leave out private")
@@ -188,7 +192,7 @@ def _check_architecture(client: Client, repo_id: str, there: Listing, architectu
     theirs = None
     if CONFIG_NAME in there.hashes:
         client.check_answers(repo_id, CONFIG_NAME, there.commit, there.commit)
-        path = client.patiently(
+        path = client.ask(
             lambda: client.api.hf_hub_download(repo_id, CONFIG_NAME, revision=there.commit, cache_dir=temporary)
         )
         with contextlib.suppress(InputError, AttributeError):

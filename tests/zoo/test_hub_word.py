@@ -220,3 +220,35 @@ def test_whatever_config_the_hub_sends_is_opened_or_refused(
     hub.add("me/odd", repos["me/x"] | {"config.json": json.dumps(config).encode()})
     with contextlib.suppress(InputError):
         from_pretrained("me/odd", endpoint=hub.endpoint, cache_dir=tmp_path / secrets.token_hex(4))
+
+
+ODD_HEADERS = (
+    {"X-Linked-Size": "999999999999999"},
+    {"X-Linked-Size": "9" * 500},
+    {"X-Linked-Size": "-5"},
+    {"Location": "http://["},
+    {"Location": "x:y"},
+    {"X-Xet-Hash": "../../elsewhere", "X-Xet-Refresh-Route": "/x"},
+    {"Content-Encoding": "gzip"},
+)
+
+
+@pytest.mark.filterwarnings("ignore:Not enough free disk space")
+@pytest.mark.parametrize("headers", ODD_HEADERS, ids=str)
+@pytest.mark.parametrize("name", ["config.json", WEIGHTS])
+def test_whatever_a_server_says_of_a_file_is_opened_or_refused(
+    name: str, headers: dict[str, str], hub: Hub, tmp_path: Path
+) -> None:
+    hub.false["me/x", name] = headers
+    with contextlib.suppress(InputError):
+        from_pretrained("me/x", endpoint=hub.endpoint, cache_dir=tmp_path / "cache")
+    assert not list(tmp_path.rglob("*elsewhere*"))
+
+
+@pytest.mark.parametrize("question", ["preupload", "commit/", "validate-yaml"])
+def test_whatever_the_api_says_to_a_push_is_understood_or_refused(question: str, hub: Hub, tmp_path: Path) -> None:
+    for body in (b"null", b'{"files": [{}]}', b'{"commitUrl": 5, "commitOid": 7}'):
+        hub.restore()
+        hub.say(question, body)
+        with contextlib.suppress(InputError):
+            push_to_hub(tiny(), "me/new", revision=secrets.token_hex(4), endpoint=hub.endpoint, token="hf_me")
