@@ -10,7 +10,7 @@ import tyro
 
 from nfnet_eqx._errors import InputError
 from nfnet_eqx.checkpoints import ClassOrder
-from nfnet_eqx.cli._text import printable
+from nfnet_eqx.cli._text import name, pad, printable, width
 from nfnet_eqx.data import open_source
 from nfnet_eqx.train import (
     CheckpointEvaluation,
@@ -58,7 +58,7 @@ def evaluate(
         batch_size: images that are run together, over all devices.
         size: side of the images in pixels, if not that of the checkpoint.
         published: measure exactly as the checkpoint's published accuracy was measured, at the test size or at --size,
-            and compare.
+            and compare. Photos are then not turned upright, as they are otherwise.
         by_index: match the classes by their order, whatever they are called; short for --class-order index.
         class_order: natural is the order in which timm numbers class folders (1, 2, 10; apple, Banana), for a
             checkpoint without names that it trained; nfnet-eqx sorts them as text (index).
@@ -110,7 +110,7 @@ def _as_json(found: CheckpointEvaluation, split: str) -> dict[str, Any]:
         "pictures": len(found.evaluation.labels),
         "broken": found.evaluation.broken,
         "seconds": round(found.seconds, 1),
-        **{name: _measured(found.evaluation, name) for name in get_args(Measure)},
+        **{which: _measured(found.evaluation, which) for which in get_args(Measure)},
         **({} if found.published is None else {"published": _compared(found.published)}),
         "classes": [_class(result) for result in found.per_class],
     }
@@ -120,7 +120,7 @@ def _measured(found: Evaluation, which: Measure) -> dict[str, float | None]:
     """A measure with its interval. JSON has no NaN."""
     low, high = found.interval(which)
     values = {"value": getattr(found, which), "low": low, "high": high}
-    return {name: value if math.isfinite(value) else None for name, value in values.items()}
+    return {key: value if math.isfinite(value) else None for key, value in values.items()}
 
 
 def _compared(found: Comparison) -> dict[str, Any]:
@@ -141,10 +141,10 @@ def _class(result: ClassResult) -> dict[str, Any]:
 
 def _lines(found: CheckpointEvaluation, per_class: bool) -> list[str]:
     evaluation = found.evaluation
-    height, width = found.checkpoint.preprocess.size(use_test_size=True)
+    height, breadth = found.checkpoint.preprocess.size(use_test_size=True)
     broken = f", {evaluation.broken:,} broken" if evaluation.broken else ""
     lines = [
-        printable(f"{found.checkpoint.source} at {height} x {width} on {found.data}"),
+        printable(f"{found.checkpoint.source} at {height} x {breadth} on {found.data}"),
         f"{len(evaluation.labels):,} pictures{broken}, {found.seconds:.1f} s",
         "",
         "           value   95 % interval",
@@ -180,11 +180,11 @@ def _class_lines(results: list[ClassResult], per_class: bool) -> list[str]:
     seen = [result for result in results if result.top1 is not None]
     worst = sorted(seen, key=lambda result: result.top1 or 0)
     shown = worst if per_class else worst[:_WORST]
-    width = max(len(printable(result.label)) for result in shown)
-    lines = [f"{'class':{width}}  pictures    top-1    most often taken for"]
+    columns = max(len("class"), *(width(name(result.label)) for result in shown))
+    lines = [f"{pad('class', columns)}  pictures    top-1    most often taken for"]
     for result in shown:
-        mistaken = "-" if result.mistaken_for is None else f"{printable(result.mistaken_for)} ({result.mistaken:,})"
-        lines.append(f"{printable(result.label):{width}}  {result.images:8,}  {result.top1:6.2f} %  {mistaken}")
+        mistaken = "-" if result.mistaken_for is None else f"{name(result.mistaken_for)} ({result.mistaken:,})"
+        lines.append(f"{pad(name(result.label), columns)}  {result.images:8,}  {result.top1:6.2f} %  {mistaken}")
     if len(shown) < len(seen):
         lines.append(f"... and {len(seen) - len(shown):,} classes that are no worse; --per-class lists them")
     if len(seen) < len(results):

@@ -110,7 +110,7 @@ def evaluate_checkpoint(
         split: which part of the folder.
         size: side of the images in pixels, if not the checkpoint's test size.
         published: preprocess exactly as for the published accuracy of this checkpoint, at the test size or at `size`,
-            and compare with it.
+            and compare with it. Photos are then not turned upright: none were.
         class_order: how classes are matched, where not by name.
         batch_size: images that are run together, over all devices.
         mesh: of one axis, `"data"`; by default of all devices.
@@ -138,7 +138,7 @@ def evaluate_checkpoint(
         data=source.name,
     )
     start = time.perf_counter()
-    batches = _batches(ckpt, source, order, batch_size, progress)
+    batches = _batches(ckpt, source, order, batch_size, orient=not published, progress=progress)
     found = evaluate(ckpt.model, batches, mesh=mesh, num_pictures=len(source))
     comparison = None
     if known is not None and accuracy is not None:
@@ -168,7 +168,13 @@ def _labels(ckpt: Checkpoint, source: Source, order: Int32[np.ndarray, " classes
 
 
 def _batches(
-    ckpt: Checkpoint, source: Source, order: Int32[np.ndarray, " classes"], batch_size: int, progress: bool
+    ckpt: Checkpoint,
+    source: Source,
+    order: Int32[np.ndarray, " classes"],
+    batch_size: int,
+    *,
+    orient: bool,
+    progress: bool,
 ) -> Iterator[EvalBatch]:
     """This host's images with the network's labels."""
     stream = eval_stream(
@@ -177,6 +183,7 @@ def _batches(
         batch_size=batch_size,
         process_index=jax.process_index(),
         process_count=jax.process_count(),
+        orient=orient,
     )
     bar = tqdm(
         stream,

@@ -13,6 +13,7 @@ from PIL import Image
 
 from nfnet_eqx import Checkpoint, NFNet, NFNetConfig, Preprocess, from_pretrained, save_pretrained
 from nfnet_eqx.cli import main
+from nfnet_eqx.cli._text import width
 
 PHOTOS = sorted((Path(__file__).resolve().parents[2] / "examples" / "images").glob("*.jpg"))[:3]
 LABELS = ("bear", "cat", "dog")
@@ -288,3 +289,15 @@ def test_names_that_a_terminal_would_obey_are_printed_without_their_teeth(
     data = fill(tmp_path / "others", ("\x1b[31mred", "b", "c"))
     message = refusal(capsys, model, "--data", data)
     assert r"must be plain text, got '\x1b[31mred'" in message and "\x1b" not in message
+
+
+
+def test_columns_of_wide_names_stand_below_each_other(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    names = ("日本語", "Lo\u0308we", "x" * 300)
+    model, images = save(tmp_path / "model", None), np.stack([np.asarray(cut_out(i)) for i in range(6)])
+    np.savez(tmp_path / "test.npz", images=images, labels=np.arange(6) % 3, classes=names)
+    assert main(["evaluate", model, "--data", str(tmp_path)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    start = next(i for i, line in enumerate(lines) if line.startswith("class "))
+    edges = {width(line[: line.index(" %")]) for line in lines[start + 1 : start + 4]}
+    assert len(edges) == 1 and max(edges) < 110

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from nfnet_eqx import Checkpoint, InputError, from_pretrained
 from nfnet_eqx.cli import main
@@ -78,6 +79,23 @@ def test_the_published_accuracy_is_measured_as_it_was_published(ckpt: Checkpoint
     assert "these are 12 pictures of 10 classes" in str(found.published.not_comparable)
     with pytest.raises(InputError, match="size 64: no accuracy of nfnet_cifar10"):
         evaluate_checkpoint(ckpt, source, published=True, size=64)
+
+
+def test_photos_are_turned_upright_but_not_for_a_published_accuracy(ckpt: Checkpoint, tmp_path: Path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was turned: to be shown turned by 90 degrees clockwise
+    for i, label in enumerate(classes(ckpt)):
+        for folder, how in (("tagged", {"exif": exif}), ("upright", {}), ("as it lies", {})):
+            image = Image.fromarray(IMAGES[i])
+            file = tmp_path / folder / label / "a.png"
+            file.parent.mkdir(parents=True)
+            (image.transpose(Image.Transpose.ROTATE_270) if folder == "upright" else image).save(file, **how)
+
+    def loss(folder: str, *, published: bool) -> float:
+        return evaluate_checkpoint(ckpt, tmp_path / folder, published=published).evaluation.loss
+
+    assert loss("tagged", published=False) == loss("upright", published=False) != loss("as it lies", published=False)
+    assert loss("tagged", published=True) == loss("as it lies", published=True)
 
 
 def test_what_cannot_be_evaluated_is_refused(ckpt: Checkpoint, source: Source):
