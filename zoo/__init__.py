@@ -18,6 +18,7 @@ What cannot be used, found or reached is an `nfnet_eqx.InputError`, whose messag
 """
 
 from nfnet_eqx.zoo._catalog import Published, PublishedAccuracy, catalog, find
+from nfnet_eqx.zoo._client import redacted
 from nfnet_eqx.zoo._hub import Pulled, bundled, from_pretrained, pull
 from nfnet_eqx.zoo._push import push_to_hub
 
@@ -31,4 +32,5 @@ __all__ = [
     "from_pretrained",
     "pull",
     "push_to_hub",
+    "redacted",
 ]

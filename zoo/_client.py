@@ -66,6 +66,19 @@ def check_revision(revision: str) -> None:
         raise InputError(f"revision (={revision!r}): can be no branch, tag or commit; see the repository's page")
 
 
+def redacted(text: str, token: str | bool | None = None) -> str:
+    """`text` without a token or anything that looks like one: a server may repeat what it was sent.
+
+    Args:
+        text: what a server may have had a hand in.
+        token: which one; by default the one of `hf auth login` or HF_TOKEN.
+    """
+    from huggingface_hub import get_token
+
+    token = token if isinstance(token, str) else get_token()
+    return _TOKEN.sub("[token]", text.replace(token, "[token]") if token else text)
+
+
 @dataclasses.dataclass(frozen=True)
 class Client:
     """The Hub's client, for one user and one Hub.
@@ -143,11 +156,8 @@ class Client:
         return self.ask(read)
 
     def redacted(self, text: str) -> str:
-        """`text` without this user's token or anything that looks like one: a server may repeat what it was sent."""
-        from huggingface_hub import get_token
-
-        token = self.api.token if isinstance(self.api.token, str) else get_token()
-        return _TOKEN.sub("[token]", text.replace(token, "[token]") if token else text)
+        """`text` without this user's token or anything that looks like one."""
+        return redacted(text, self.api.token)
 
     def explained(self, error: Exception, where: str) -> InputError:
         """What an exception means for the user: the repository, the reason and the remedy in one line, without a token.

@@ -24,6 +24,8 @@ def console_main() -> NoReturn:
     _owned = True
     signal.signal(signal.SIGINT, _leave)
     _open_missing_streams()
+    for name in ("huggingface_hub.file_download", "huggingface_hub.utils._http"):
+        logging.getLogger(name).addFilter(_without_tokens)
     sys.stdout = _stream(sys.stdout, 1)
     sys.stderr = _stream(sys.stderr, 2)
     _quiet_threads()
@@ -129,6 +131,14 @@ def _quiet_threads() -> None:
             otherwise(unraisable)
 
     sys.unraisablehook = hook
+
+
+def _without_tokens(record: logging.LogRecord) -> bool:
+    """The Hub's client prints what a server says, which may be the token that it was sent."""
+    from nfnet_eqx.zoo import redacted  # it is loaded where the client is
+
+    record.msg, record.args = redacted(record.getMessage()), ()
+    return True
 
 
 def _interrupt(number: int, frame: FrameType | None) -> NoReturn:

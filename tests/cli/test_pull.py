@@ -1,7 +1,10 @@
 """`nfnet-eqx pull` and `push`, as a user types them."""
 
 import json
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -72,3 +75,13 @@ def test_bad_input_is_one_line(
     assert run(*arguments, "--endpoint", hub.endpoint) == 2
     out, err = capsys.readouterr()
     assert out == "" and reason in err and err.count("\n") == 1
+
+
+def test_a_token_that_a_server_repeats_is_printed_nowhere(hub: Hub, tmp_path: Path) -> None:
+    hub.users["hf_secretsecret"] = "me"
+    hub.false[TIMM, "config.json"] = {"X-HF-Warning": "login; Bearer hf_secretsecret is old"}
+    arguments = ["pull", TIMM, "--endpoint", hub.endpoint, "--cache-dir", str(tmp_path / "c")]
+    env = os.environ | {"HF_TOKEN": "hf_secretsecret"}
+    result = subprocess.run([sys.executable, "-m", "nfnet_eqx", *arguments], env=env, capture_output=True, text=True)
+    assert result.returncode == 0
+    assert "Bearer [token] is old" in result.stderr and "secretsecret" not in result.stderr + result.stdout
