@@ -75,7 +75,7 @@ def logits() -> np.ndarray:
 
 
 @pytest.mark.parametrize(("devices", "size"), [(1, 8), (8, 8), (8, 6), (3, 29), (2, 1), (8, 64)])
-def test_every_picture_is_judged_once_and_in_order_on_any_number_of_devices(
+def test_every_picture_is_scored_once_and_in_order_on_any_number_of_devices(
     devices: int, size: int, logits: np.ndarray
 ):
     images, labels = pictures()
@@ -208,7 +208,7 @@ LOGITS = st.lists(st.sampled_from([-1.0, 0.0, 0.5, 1.0]), min_size=CLASSES, max_
 
 @given(LOGITS, st.integers(0, CLASSES - 1))
 def test_the_rank_is_the_place_in_the_order_of_the_logits_even_of_equal_ones(values: list[float], label: int):
-    found = jax.jit(module._judge)(jnp.asarray(values, jnp.float32), jnp.asarray(label, jnp.int32))
+    found = jax.jit(module._score)(jnp.asarray(values, jnp.float32), jnp.asarray(label, jnp.int32))
     order = np.argsort(-np.asarray(values), kind="stable")
     assert found.ranks == list(order).index(label)
     assert found.predictions == order[0]
@@ -217,7 +217,7 @@ def test_the_rank_is_the_place_in_the_order_of_the_logits_even_of_equal_ones(val
 @given(LOGITS, st.integers(0, CLASSES - 1), st.integers(0, CLASSES - 1))
 def test_a_logit_that_is_no_number_never_makes_a_picture_right(values: list[float], label: int, where: int):
     values[where] = float("nan")
-    found = jax.jit(module._judge)(jnp.asarray(values, jnp.float32), jnp.asarray(label, jnp.int32))
+    found = jax.jit(module._score)(jnp.asarray(values, jnp.float32), jnp.asarray(label, jnp.int32))
     assert found.ranks > 0
     assert jnp.isnan(found.losses)
 
