@@ -291,7 +291,6 @@ def test_names_that_a_terminal_would_obey_are_printed_without_their_teeth(
     assert r"must be plain text, got '\x1b[31mred'" in message and "\x1b" not in message
 
 
-
 def test_columns_of_wide_names_stand_below_each_other(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     names = ("日本語", "Lo\u0308we", "x" * 300)
     model, images = save(tmp_path / "model", None), np.stack([np.asarray(cut_out(i)) for i in range(6)])
