@@ -51,7 +51,8 @@ def evaluate(
         nfnet-eqx evaluate timm/dm_nfnet_f0.dm_in1k --data imagenet --published
 
     Args:
-        checkpoint: a bundled checkpoint, a folder, or a Hub id such as timm/dm_nfnet_f0.dm_in1k.
+        checkpoint: a bundled checkpoint, a folder, a training run or one of its states (runs/flowers/checkpoints/700),
+            or a Hub id such as timm/dm_nfnet_f0.dm_in1k.
         data: a folder of class folders, of .tar, .parquet or .array_record files, of train.npz and test.npz, or of
             MNIST's IDX files.
         split: which part of the data.

@@ -26,10 +26,11 @@ def push(
     there is none. It takes the token of `hf auth login`, or of the variable HF_TOKEN, with the right to write.
 
     Example:
-        nfnet-eqx push runs/flowers/checkpoint me/flowers-nfnet --private
+        nfnet-eqx push runs/flowers me/flowers-nfnet --private
 
     Args:
-        folder: the checkpoint: what `train`, `convert` or save_pretrained wrote.
+        folder: the checkpoint: what `train`, `convert` or save_pretrained wrote; or a training run, whose export it is,
+            or one of its states.
         repo: org/name, or name for one of your own; it is made where there is none.
         private: make the new repository private.
         revision: the branch to commit to, made where there is none; by default main.
