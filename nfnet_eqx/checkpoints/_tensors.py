@@ -5,10 +5,12 @@ References:
 """
 
 import contextlib
+import hashlib
 import json
+import logging
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -18,11 +20,15 @@ import numpy as np
 from jax.typing import DTypeLike
 
 from nfnet_eqx._errors import InputError
-from nfnet_eqx._files import MAX_JSON_BYTES, parse_json, read_json, replacing
+from nfnet_eqx._files import MAX_JSON_BYTES, digest, parse_json, read_json, replacing
+from nfnet_eqx.checkpoints._lazy import LazyArray
 from nfnet_eqx.models import NFNet, NFNetConfig, named_parameters, skeleton, with_parameters
 
 INDEX_SUFFIX = ".safetensors.index.json"
 MAX_SHARDS = 256
+
+# What PyTorch's DistributedDataParallel (DataParallel, too) and torch.compile put before each name.
+_WRAPPERS = ("module.", "_orig_mod.")
 
 # Where parameters live: a device, or a sharding over several.
 Placement = jax.Device | jax.sharding.Sharding
@@ -42,6 +48,8 @@ _DTYPES = {
     "U8": np.dtype("u1"),
     "BOOL": np.dtype("?"),
 }
+_log = logging.getLogger(__name__)
+
 _FLOATS = tuple(_DTYPES[name] for name in ("F64", "F32", "F16", "BF16"))
 
 
@@ -57,24 +65,33 @@ class TensorFile(Mapping[str, np.ndarray]):
 
     What each one is (`specs`) is known; what it holds is read anew whenever it is asked for, so that a large checkpoint
     need never be in memory twice. Close it after use, or use it as a context manager.
+
+    Where DDP or torch.compile has put `module.` or `_orig_mod.` before all names, the names are those without.
     """
 
     def __init__(self, specs: dict[str, TensorSpec], places: dict[str, tuple[BinaryIO, int]], close: Any) -> None:
-        self.specs = specs
         self.close = close
-        self._places = places
+        self._files = list(dict.fromkeys(file for file, _ in places.values()))
+        prefix = _wrappers(specs)
+        self.specs = {name.removeprefix(prefix): spec for name, spec in specs.items()}
+        self._places = {name.removeprefix(prefix): place for name, place in places.items()}
+        if prefix:
+            _log.info("%s: %r before all names of tensors is left out", ", ".join(f.name for f in self._files), prefix)
+
+    def sha256(self) -> dict[str, str]:
+        """The digest of each file that was opened, by its name."""
+        return {os.path.basename(file.name): digest(file) for file in self._files}
 
     def __getitem__(self, name: str) -> np.ndarray:
         shape, dtype = self.specs[name]
         file, start = self._places[name]
         array = _aligned_bytes(math.prod(shape) * dtype.itemsize)
-        file.seek(start)
         rest = array.data
         while rest.nbytes:
-            count = file.readinto(rest)  # pyright: ignore[reportAttributeAccessIssue]
+            count = os.preadv(file.fileno(), [rest], start)
             if not count:
                 raise InputError(f"{file.name}: the file became shorter while {name!r} was read")
-            rest = rest[count:]
+            rest, start = rest[count:], start + count
         return array.view(dtype).reshape(shape)
 
     def __iter__(self) -> Iterator[str]:
@@ -144,7 +161,7 @@ def read_safetensors(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
 
 def write_safetensors(
     path: str | os.PathLike[str], tensors: Mapping[str, Any], metadata: Mapping[str, str] | None = None
-) -> None:
+) -> str:
     """Write tensors to a safetensors file, which appears whole or not at all.
 
     This does not go through the safetensors package, whose version 0.8.0 writes the memory of an array that is not
@@ -152,8 +169,11 @@ def write_safetensors(
 
     Args:
         path: the file; one that exists is replaced.
-        tensors: arrays by name, of any memory layout, on any device.
+        tensors: arrays by name, of any memory layout, on any device; a `LazyArray` is made when its turn comes.
         metadata: text to put into the file's header.
+
+    Returns:
+        The sha256 of the file.
 
     Raises:
         InputError: a dtype that the format does not have.
@@ -172,10 +192,17 @@ def write_safetensors(
         header[name] = {"dtype": names[dtype], "shape": shape, "data_offsets": (begin, end)}
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
+    written = hashlib.sha256()
     with replacing(Path(path)) as temporary, temporary.open("wb") as file:
-        file.write(len(text).to_bytes(8, "little") + text)
+
+        def write(piece: bytes | memoryview) -> None:
+            file.write(piece)
+            written.update(piece)
+
+        write(len(text).to_bytes(8, "little") + text)
         for name in order:
-            file.write(np.asarray(tensors[name], order="C").reshape(-1).view(np.uint8).data)
+            write(np.asarray(tensors[name], order="C").reshape(-1).view(np.uint8).data)
+    return written.hexdigest()
 
 
 def load_tensors(
@@ -202,11 +229,34 @@ def load_tensors(
         InputError: `dtype` or `device` is none, or a tensor is missing, unexpected, of another shape, no
             floating-point number, or holds NaN or infinity. One error names the first few of each kind.
     """
-    dtype = _checked_dtype(dtype)
     if device is not None and not isinstance(device, Placement):
         raise InputError(f"device (={device!r}): give a jax.Device, as jax.devices() lists them, or a sharding")
-    network = skeleton(config)
-    wanted = {name: tuple(leaf.shape) for name, leaf in named_parameters(network).items()}
+    parameters = {
+        name: jax.device_put(array, device)
+        for name, array in checked_tensors(config, tensors, source=source, dtype=dtype)
+    }
+    return with_parameters(skeleton(config), parameters)
+
+
+def checked_tensors(
+    config: NFNetConfig, tensors: Mapping[str, Any], *, source: str, dtype: DTypeLike | None = None
+) -> Iterator[tuple[str, np.ndarray]]:
+    """The parameters of a network, one after the other, as `load_tensors` takes them; each array is the caller's own.
+
+    Args:
+        config: the architecture.
+        tensors: arrays by timm's names, of which one at a time is in memory if they are read or made when asked for.
+        source: what the tensors came from, for the message.
+        dtype: what to convert them to; `None` is float32.
+
+    Yields:
+        The name and the array of each parameter. After the first fault, nothing more: the rest is only looked at.
+
+    Raises:
+        InputError: at the end, with all faults; as `load_tensors` does.
+    """
+    dtype = _checked_dtype(dtype)
+    wanted = {name: tuple(leaf.shape) for name, leaf in named_parameters(skeleton(config)).items()}
     own = isinstance(tensors, TensorFile)
     specs = tensors.specs if own else {n: TensorSpec(np.shape(t), np.dtype(t.dtype)) for n, t in tensors.items()}
     found = {name: specs[name] for name in wanted if name in specs}
@@ -221,24 +271,31 @@ def load_tensors(
         "not floating-point": [f"{name!r} is {s.dtype}" for name, s in found.items() if s.dtype not in _FLOATS],
         "not finite": [],
     }
-    parameters = {}
     for name, spec in found.items():
         if spec.shape != wanted[name] or spec.dtype not in _FLOATS:
             continue
+        tensor = tensors[name]
         with np.errstate(over="ignore"):  # what overflows is infinite, and found so below
-            # JAX may take an array over as it is: one just read from a file may be, a caller's may change later.
-            array = np.asarray(tensors[name]).astype(dtype, copy=not own)
+            # JAX may take an array over as it is: one just read or made may be, a caller's may change later.
+            array = np.asarray(tensor).astype(dtype, copy=not (own or isinstance(tensor, LazyArray)))
         if not _is_finite(array):
             faults["not finite"].append(f"{name!r} holds NaN or infinity as {dtype}")
         if not any(faults.values()):
-            parameters[name] = jax.device_put(array, device)
+            yield name, array
     if any(faults.values()):
         kinds = [f"{len(names)} {kind} ({_first(names)})" for kind, names in faults.items() if names]
         raise InputError(
             f"{source}: the tensors do not fit the network of {len(wanted)} parameters: {'; '.join(kinds)}. "
             "Do the weights belong to this configuration?"
         )
-    return with_parameters(network, parameters)
+
+
+def _wrappers(names: Iterable[str]) -> str:
+    """What wrappers of PyTorch have put before all of these names; of two, in the order in which they wrap."""
+    names, prefix = list(names), ""
+    while names and (more := next((w for w in _WRAPPERS if all(n.startswith(prefix + w) for n in names)), None)):
+        prefix += more
+    return prefix
 
 
 def _checked_dtype(dtype: DTypeLike | None) -> np.dtype:
