@@ -54,10 +54,19 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises:
         InputError: naming the file and what is wrong with it.
     """
+    return parse_json(read_bounded(path), str(path))
+
+
+def read_bounded(path: Path) -> bytes:
+    """The content of a file of JSON; of one that is too long, as much as `parse_json` needs to refuse it.
+
+    Raises:
+        InputError: there is no such file.
+    """
     if not path.is_file():
         raise InputError(f"{path}: no such file")
     with path.open("rb") as file:
-        return parse_json(file.read(MAX_JSON_BYTES + 1), str(path))
+        return file.read(MAX_JSON_BYTES + 1)
 
 
 def write_json(path: Path, value: dict[str, Any]) -> None:

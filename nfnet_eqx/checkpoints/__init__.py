@@ -7,15 +7,17 @@ from nfnet_eqx.checkpoints._checkpoint import (
     INDEX_NAME,
     WEIGHTS_NAME,
     Checkpoint,
+    Opened,
     Origin,
     adapt,
     checkpoint_files,
     load_checkpoint,
-    save_pretrained,
+    open_checkpoint,
     sha256,
 )
 from nfnet_eqx.checkpoints._classes import ClassOrder, match_classes
 from nfnet_eqx.checkpoints._classify import Prediction, classify, predict
+from nfnet_eqx.checkpoints._lazy import LazyArray
 from nfnet_eqx.checkpoints._runs import (
     EXPORT_NAME,
     RUN_NAME,
@@ -27,7 +29,8 @@ from nfnet_eqx.checkpoints._runs import (
     run_of,
     saved_steps,
 )
-from nfnet_eqx.checkpoints._tensors import INDEX_SUFFIX, Placement, load_tensors, read_index
+from nfnet_eqx.checkpoints._save import PARTS, save_pretrained, write_verified
+from nfnet_eqx.checkpoints._tensors import INDEX_SUFFIX, Placement, checked_tensors, load_tensors, read_index
 from nfnet_eqx.checkpoints._timm import config_to_timm
 
 __all__ = [
@@ -37,6 +40,7 @@ __all__ = [
     "FOREIGN_SUFFIXES",
     "INDEX_NAME",
     "INDEX_SUFFIX",
+    "PARTS",
     "RUN_NAME",
     "STATES_NAME",
     "WEIGHTS_NAME",
@@ -44,12 +48,15 @@ __all__ = [
     "ClassOrder",
     "Conversion",
     "History",
+    "LazyArray",
+    "Opened",
     "Origin",
     "Placement",
     "Prediction",
     "Run",
     "adapt",
     "card_on_hub",
+    "checked_tensors",
     "checkpoint_files",
     "classify",
     "config_to_timm",
@@ -58,6 +65,7 @@ __all__ = [
     "load_run",
     "load_tensors",
     "match_classes",
+    "open_checkpoint",
     "predict",
     "read_index",
     "read_run",
@@ -66,4 +74,5 @@ __all__ = [
     "saved_steps",
     "sha256",
     "write_card",
+    "write_verified",
 ]

@@ -4,15 +4,16 @@ A folder holds `config.json` and `model.safetensors`, both as timm reads and wri
 its keys. What timm has no key for stands under `"nfnet_eqx"`, which timm passes over.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import importlib.metadata
 import logging
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -20,17 +21,17 @@ from jax.typing import DTypeLike
 
 from nfnet_eqx._class_names import check_class_names
 from nfnet_eqx._errors import InputError, first
-from nfnet_eqx._files import read_json, replacing, write_json
+from nfnet_eqx._files import digest, parse_json, read_bounded
 from nfnet_eqx.checkpoints._classify import Prediction, classify
 from nfnet_eqx.checkpoints._tensors import (
     INDEX_SUFFIX,
     Placement,
+    TensorFile,
     load_tensors,
     open_safetensors,
     read_index,
-    write_safetensors,
 )
-from nfnet_eqx.checkpoints._timm import TIMM_ARCHITECTURES, config_from_timm, config_to_timm, pretrained_cfg_from_timm
+from nfnet_eqx.checkpoints._timm import config_from_timm, pretrained_cfg_from_timm
 from nfnet_eqx.images import ImageLike, Preprocess, imagenet1k
 from nfnet_eqx.models import NFNet, NFNetConfig, named_parameters, replace_head, replace_in_channels, skeleton
 
@@ -44,8 +45,8 @@ _ABOUT = ("tag", "license", "description", "origin_url", "paper_name", "paper_id
 # Of weights in other formats, which hold code, or may.
 FOREIGN_SUFFIXES = (".bin", ".ckpt", ".h5", ".msgpack", ".npz", ".pickle", ".pkl", ".pt", ".pth")
 
-# Bytes that are hashed at a time.
-_PIECE = 2**23
+# How often a folder is opened anew that is replaced again and again while it is read.
+_TRIES = 20
 
 _log = logging.getLogger(__name__)
 
@@ -142,31 +143,106 @@ def load_checkpoint(
         InputError: the folder holds no checkpoint, or one that is broken; the message says in what.
     """
     folder = Path(folder)
+    for tries_left in reversed(range(_TRIES)):
+        before = _identity(folder)
+        try:
+            return _load(folder, num_classes, in_channels, dtype=dtype, device=device, name=name, commit=commit)
+        except (InputError, FileNotFoundError):
+            # What is replaced while it is read looks broken. The next try meets the new files, whole.
+            if not tries_left or _identity(folder) == before:
+                raise
+    raise AssertionError("unreachable: the last try returns or raises")
+
+
+def _load(
+    folder: Path,
+    num_classes: int | None,
+    in_channels: int | None,
+    *,
+    dtype: DTypeLike | None,
+    device: Placement | None,
+    name: str | None,
+    commit: str | None,
+) -> Checkpoint:
+    with open_checkpoint(folder, name=name, commit=commit) as opened:
+        try:
+            model = load_tensors(
+                opened.ckpt.config, opened.tensors, source=str(_find_weights(folder)), dtype=dtype, device=device
+            )
+        except InputError:
+            opened.verified()  # weights that are not the config's: that says more than what does not fit
+            raise
+        ckpt = dataclasses.replace(opened.verified(), model=model)
+    return adapt(ckpt, num_classes, in_channels)
+
+
+class Opened(NamedTuple):
+    """A checkpoint whose parameters have not been read.
+
+    Attributes:
+        ckpt: its model is a `skeleton`: shapes in place of parameters.
+        tensors: the parameters by name, each read when it is asked for.
+        verified: waits for the digests of the files, which are computed in the meantime, and gives `ckpt` with them;
+            raises `InputError` where the weights are not those that the config names.
+    """
+
+    ckpt: Checkpoint
+    tensors: Mapping[str, Any]
+    verified: Callable[[], Checkpoint]
+
+
+@contextlib.contextmanager
+def open_checkpoint(
+    folder: str | os.PathLike[str], *, name: str | None = None, commit: str | None = None
+) -> Iterator[Opened]:
+    """The checkpoint in a folder, ours or timm's, without its parameters in memory; see `load_checkpoint`.
+
+    Raises:
+        InputError: the folder holds no checkpoint, or one that is broken; the message says in what.
+    """
+    folder = Path(folder)
+    before = _identity(folder)
     weights = _find_weights(folder)
     config_file = weights.parent / CONFIG_NAME
-    settings = read_json(config_file)
+    content = read_bounded(config_file)
+    settings = parse_json(content, str(config_file))
     try:
         architecture, config = _read_config(settings)
         pretrained_cfg = pretrained_cfg_from_timm(settings)
-        preprocess = Preprocess.from_timm(
-            pretrained_cfg, resize=(settings.get("nfnet_eqx") or {}).get("resize", "timm")
-        )
+        ours = settings.get("nfnet_eqx") or {}
+        preprocess = Preprocess.from_timm(pretrained_cfg, resize=ours.get("resize", "timm"))
         labels = _read_labels(pretrained_cfg.get("label_names"), config.num_classes)
+        named = _read_digests(ours.get("sha256"))
     except InputError as error:
         raise InputError(f"{config_file}: {error}") from None
     # The digests take as long as the arrays, and a thread of their own.
     with ThreadPoolExecutor(1) as beside, open_safetensors(weights) as tensors:
-        digests = beside.submit(sha256, checkpoint_files(folder))
-        model = load_tensors(config, tensors, source=str(weights), dtype=dtype, device=device)
-    ckpt = Checkpoint(
-        model=model,
-        preprocess=preprocess,
-        labels=labels,
-        architecture=architecture,
-        source=Origin(name or str(folder), commit, digests.result()),
-        about={key: pretrained_cfg[key] for key in _ABOUT if pretrained_cfg.get(key) is not None},
-    )
-    return adapt(ckpt, num_classes, in_channels)
+        if _identity(folder) != before:
+            raise InputError(f"{folder}: was replaced while it was opened; try again")
+        config = _with_channels_of(tensors, config, weights)
+        ckpt = Checkpoint(
+            model=skeleton(config),
+            preprocess=preprocess,
+            labels=labels,
+            architecture=architecture,
+            source=Origin(name or str(folder), commit),
+            about={key: pretrained_cfg[key] for key in _ABOUT if pretrained_cfg.get(key) is not None},
+        )
+        index = sha256([weights]) if weights.name.endswith(INDEX_SUFFIX) else {}
+        digests = beside.submit(tensors.sha256)
+
+        def verified() -> Checkpoint:
+            found = {CONFIG_NAME: hashlib.sha256(content).hexdigest()} | index | digests.result()
+            if strange := [file for file in named if found.get(file, named[file]) != named[file]]:
+                raise InputError(
+                    f"{weights.parent / strange[0]}: is not the file that {CONFIG_NAME} beside it was written for (its "
+                    f"sha256 is {found[strange[0]]}, not {named[strange[0]]}): one of them was replaced or damaged, or "
+                    "a save was interrupted; write the checkpoint again, or fetch it again. If the weights were "
+                    f'changed on purpose, take "sha256" out of "nfnet_eqx" in {CONFIG_NAME}'
+                )
+            return dataclasses.replace(ckpt, source=dataclasses.replace(ckpt.source, sha256=found))
+
+        yield Opened(ckpt, tensors, verified)
 
 
 def adapt(ckpt: Checkpoint, num_classes: int | None, in_channels: int | None) -> Checkpoint:
@@ -178,41 +254,31 @@ def adapt(ckpt: Checkpoint, num_classes: int | None, in_channels: int | None) ->
     return ckpt
 
 
-def save_pretrained(ckpt: Checkpoint, folder: str | os.PathLike[str]) -> None:
-    """Write a checkpoint to a folder, as `config.json` and `model.safetensors`, for nfnet_eqx and for timm.
-
-    Where timm cannot rebuild the network, or computes another function with it, the log says so; nfnet_eqx reads back
-    exactly what was saved in any case.
-
-    Args:
-        ckpt: the checkpoint.
-        folder: is made where needed; a checkpoint that it holds is replaced.
-
-    Raises:
-        InputError: the network was folded, or changed so that its configuration no longer describes it.
-    """
-    config = ckpt.config
-    parameters = named_parameters(ckpt.model)
-    shapes = {name: leaf.shape for name, leaf in parameters.items()}
-    if shapes != {name: leaf.shape for name, leaf in named_parameters(skeleton(config)).items()}:
-        raise InputError(
-            "save_pretrained: the parameters are not those of the model's own configuration. A folded network cannot "
-            "be saved: save the one it was folded from"
-        )
-    metadata = {"format": "pt", "architecture": ckpt.architecture, "library": "nfnet-eqx", "library_version": version()}
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    with replacing(folder / CONFIG_NAME) as config_file:
-        write_json(config_file, _config_json(ckpt))
-        write_safetensors(folder / WEIGHTS_NAME, parameters, metadata)
-
-
 def version() -> str:
     """The version of this package, as files and cards state it."""
     try:
         return importlib.metadata.version("nfnet-eqx")
     except importlib.metadata.PackageNotFoundError:  # a checkout on the path, not installed
         return "unknown"
+
+
+def _identity(path: Path) -> list[tuple[int, ...] | None]:
+    """What changes when one of a checkpoint's files is replaced."""
+
+    def identity(file: Path) -> tuple[int, ...] | None:
+        try:
+            info = file.stat()
+        except OSError:
+            return None
+        return info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns
+
+    folder = path if path.is_dir() else path.parent
+    return [identity(file) for file in (path, *(folder / name for name in (CONFIG_NAME, WEIGHTS_NAME, INDEX_NAME)))]
+
+
+def first_conv(config: NFNetConfig) -> str:
+    """The name of the convolution that sees the image: timm numbers those of a deep stem only."""
+    return "stem.conv" if len(config.stem_widths) == 1 else "stem.conv1"
 
 
 def _find_weights(path: Path) -> Path:
@@ -257,14 +323,10 @@ def checkpoint_files(path: Path) -> list[Path]:
 
 def sha256(files: Iterable[Path]) -> dict[str, str]:
     """The digest of each file, by its name."""
-    # In large pieces: `hashlib.file_digest` takes small ones, and between them waits for its turn among the threads.
-    digests, piece = {}, memoryview(bytearray(_PIECE))
+    digests = {}
     for path in files:
-        digest = hashlib.sha256()
         with path.open("rb", buffering=0) as file:
-            while count := file.readinto(piece):
-                digest.update(piece[:count])
-        digests[path.name] = digest.hexdigest()
+            digests[path.name] = digest(file)
     return digests
 
 
@@ -279,6 +341,29 @@ def _read_config(settings: dict[str, Any]) -> tuple[str, NFNetConfig]:
     if not isinstance(architecture, str) or not architecture.isprintable():
         raise InputError(f"architecture must be a name, got {architecture!r}")
     return architecture, NFNetConfig.from_dict(ours["config"])
+
+
+def _read_digests(digests: Any) -> dict[str, str]:
+    """The sha256 of the weights that a config was written for, by the file's name; older ones and timm's name none."""
+    if digests is None:
+        return {}
+    if not isinstance(digests, dict) or not all(isinstance(value, str) for value in digests.values()):
+        raise InputError(f"nfnet_eqx.sha256 must be an object from file names to digests, got {digests!r}")
+    return digests
+
+
+def _with_channels_of(tensors: TensorFile, config: NFNetConfig, weights: Path) -> NFNetConfig:
+    """The configuration with as many input channels as the weights have: timm's files do not always say how many."""
+    spec = tensors.specs.get(f"{first_conv(config)}.weight")
+    if spec is None or len(spec.shape) != 4 or spec.shape[1] == config.in_channels:
+        return config
+    try:
+        changed = dataclasses.replace(config, in_channels=spec.shape[1])
+    except InputError:
+        return config
+    message = "%s: the weights are for %d input channels, %s says %d; opened for %d"
+    _log.warning(message, weights, spec.shape[1], CONFIG_NAME, config.in_channels, spec.shape[1])
+    return changed
 
 
 def _read_labels(names: Any, num_classes: int) -> tuple[str, ...] | None:
@@ -308,48 +393,3 @@ def _with_new_head(ckpt: Checkpoint, num_classes: int) -> Checkpoint:
     about = {key: value for key, value in ckpt.about.items() if key not in ("label_descriptions", "tag")}
     model = eqx.tree_at(lambda m: m.head, model, eqx.combine(arrays, rest))
     return dataclasses.replace(ckpt, model=model, labels=None, about=about)
-
-
-def _config_json(ckpt: Checkpoint) -> dict[str, Any]:
-    """What goes into config.json; see `timm.models._hub.save_config_for_hf` for timm's keys."""
-    config = ckpt.config
-    # timm has no numerics: it opens either kind, as its own.
-    try:
-        architecture, model_args = config_to_timm(ckpt.architecture, dataclasses.replace(config, numerics="timm"))
-    except InputError as error:
-        _log.warning("saved for nfnet_eqx alone: %s", error)
-        # A name that timm does not know: it must refuse this network, not build another.
-        known = ckpt.architecture in TIMM_ARCHITECTURES
-        architecture, model_args = (f"{ckpt.architecture}_nfnet_eqx" if known else ckpt.architecture), {}
-    else:
-        if config.numerics == "deepmind":
-            _log.warning(
-                "timm will open this checkpoint with its own numerics, and its outputs will differ slightly; "
-                "convert it to numerics='timm' for equal ones"
-            )
-    first_conv = "stem.conv" if len(config.stem_widths) == 1 else "stem.conv1"
-    pretrained_cfg = ckpt.preprocess.to_timm()
-    for key in ("input_size", "test_input_size"):
-        if pretrained_cfg.get(key):
-            pretrained_cfg[key] = [config.in_channels, *pretrained_cfg[key][-2:]]
-    pretrained_cfg |= {"num_classes": config.num_classes, "pool_size": None}
-    pretrained_cfg |= {"first_conv": first_conv, "classifier": "head.fc", **ckpt.about}
-    settings: dict[str, Any] = {
-        "architecture": architecture,
-        "num_classes": config.num_classes,
-        "num_features": config.feature_width,
-        "global_pool": "avg",
-    }
-    if ckpt.labels is not None and not (len(ckpt.labels) == 1000 and ckpt.labels == imagenet1k()):
-        settings["label_names"] = list(ckpt.labels)
-    if model_args:
-        settings["model_args"] = model_args
-    settings["pretrained_cfg"] = pretrained_cfg
-    settings["library"] = {"name": "nfnet-eqx", "version": version()}
-    settings["nfnet_eqx"] = {
-        "version": version(),
-        "architecture": ckpt.architecture,
-        "config": config.to_dict(),
-        "resize": ckpt.preprocess.resize,
-    }
-    return settings

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from nfnet_eqx import NFNetConfig, get_config
-from nfnet_eqx.checkpoints._checkpoint import Checkpoint, save_pretrained
+from nfnet_eqx.checkpoints import Checkpoint, save_pretrained
 from nfnet_eqx.checkpoints._tensors import load_tensors, read_safetensors
 from nfnet_eqx.cli import convert as command
 from nfnet_eqx.cli import main

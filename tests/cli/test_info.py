@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from nfnet_eqx import get_config
-from nfnet_eqx.checkpoints._checkpoint import load_checkpoint, save_pretrained
+from nfnet_eqx.checkpoints import load_checkpoint, save_pretrained
 from nfnet_eqx.cli import main
 from nfnet_eqx.cli.info import _lines
 from nfnet_eqx.convert._deepmind import read_deepmind

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nfnet_eqx.checkpoints._checkpoint import Checkpoint, load_checkpoint, save_pretrained
+from nfnet_eqx.checkpoints import Checkpoint, load_checkpoint, save_pretrained
 from nfnet_eqx.checkpoints._tensors import load_tensors
 from nfnet_eqx.checkpoints._timm import TIMM_ARCHITECTURES, config_from_timm
 from nfnet_eqx.images._preprocess import Preprocess

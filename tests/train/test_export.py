@@ -1,7 +1,6 @@
 """Export: a folder that is whole or not there, holds what was trained to the bit, and never eats another file."""
 
 import dataclasses
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ import pytest
 
 from nfnet_eqx import NFNet, NFNetConfig, Preprocess, fold, from_pretrained, named_parameters
 from nfnet_eqx._errors import InputError
-from nfnet_eqx.train import _export as module
+from nfnet_eqx.checkpoints import _save as module
 from nfnet_eqx.train._export import export
 from nfnet_eqx.train._mesh import make_mesh, partition_specs, put
 
@@ -144,20 +143,18 @@ def test_a_folded_network_is_refused(tmp_path: Path):
 
 @pytest.mark.parametrize("what", ["model.safetensors", "config.json"])
 def test_a_disk_that_returns_something_else_is_noticed(what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    real = module.write_card
+    real = module.write_json
 
-    def and_then_a_bit_flips(folder: Path, *arguments: Any, **known: Any) -> None:
-        real(folder, *arguments, **known)
+    def and_then_a_bit_flips(path: Path, settings: dict[str, Any]) -> None:
         if what == "config.json":
-            settings = json.loads((folder / what).read_text())
             settings["pretrained_cfg"]["mean"][0] += 0.001
-            (folder / what).write_text(json.dumps(settings))
         else:
-            data = bytearray((folder / what).read_bytes())
+            data = bytearray(path.with_name(what).read_bytes())
             data[-1] ^= 1
-            (folder / what).write_bytes(data)
+            path.with_name(what).write_bytes(data)
+        real(path, settings)
 
-    monkeypatch.setattr(module, "write_card", and_then_a_bit_flips)
+    monkeypatch.setattr(module, "write_json", and_then_a_bit_flips)
     with pytest.raises(
         RuntimeError, match="preprocess" if what == "config.json" else r"read back with another .*\w+\.\w+"
     ):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from nfnet_eqx import InputError, NFNetConfig, from_pretrained, get_config, named_parameters
-from nfnet_eqx.checkpoints._checkpoint import Checkpoint, save_pretrained
+from nfnet_eqx.checkpoints import Checkpoint, save_pretrained
 from nfnet_eqx.checkpoints._tensors import load_tensors, read_safetensors, write_safetensors
 from nfnet_eqx.images._preprocess import Preprocess
 from nfnet_eqx.models._names import skeleton

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from nfnet_eqx import get_config
-from nfnet_eqx.checkpoints._checkpoint import Checkpoint, save_pretrained
+from nfnet_eqx.checkpoints import Checkpoint, save_pretrained
 from nfnet_eqx.checkpoints._tensors import load_tensors
 from nfnet_eqx.images._preprocess import Preprocess
 from nfnet_eqx.zoo._hub import pull
