@@ -5,17 +5,19 @@ nothing about the architecture, which is recognised from the shapes. The same pa
 `convert_numerics` goes from one to the other.
 """
 
+import contextlib
 import dataclasses
-import mmap
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
 from nfnet_eqx._errors import InputError, by_kind
+from nfnet_eqx.checkpoints import LazyArray
 from nfnet_eqx.convert import _haiku_names as names
+from nfnet_eqx.convert._bytes import FileBytes
 from nfnet_eqx.convert._npz import read_npz, write_npz
 from nfnet_eqx.convert._numerics import convert_numerics
 from nfnet_eqx.convert._pickle import read_pickle
@@ -24,6 +26,8 @@ from nfnet_eqx.models import NFNetConfig, get_config
 __all__ = ["convert_numerics", "deepmind_to_native", "native_to_deepmind", "read_deepmind", "write_deepmind"]
 
 Tree = Mapping[str, Mapping[str, Any]]
+# No array of a network has this shape.
+_ABSENT = np.empty((0,) * 8)
 
 
 def read_deepmind(path: str | os.PathLike[str]) -> dict[str, dict[str, np.ndarray]]:
@@ -35,22 +39,39 @@ def read_deepmind(path: str | os.PathLike[str]) -> dict[str, dict[str, np.ndarra
         path: the file.
 
     Returns:
-        `{module: {name: array}}`; the arrays of a pickle are read-only views into the file.
+        `{module: {name: array}}`; the arrays are read-only.
 
     Raises:
         InputError: naming the file and what is wrong with it: it is damaged, it holds no tree of floating-point
             arrays, it claims more data than it has, it asks for anything but arrays (what, is named).
+    """
+    with open_deepmind(path) as (tree, _):
+        arrays = {m: {n: np.asarray(leaf) for n, leaf in leaves.items()} for m, leaves in tree.items()}
+    for leaves in arrays.values():
+        for leaf in leaves.values():
+            leaf.setflags(write=False)
+    return arrays
+
+
+@contextlib.contextmanager
+def open_deepmind(path: str | os.PathLike[str]) -> Iterator[tuple[Tree, BinaryIO]]:
+    """The parameter tree of one of DeepMind's files, and the file; an array of a pickle is read when it is asked for.
+
+    Raises:
+        InputError: see `read_deepmind`.
     """
     if not os.path.isfile(path):
         raise InputError(f"{path}: {'not a file' if os.path.exists(path) else 'no such file'}")
     with open(path, "rb") as file:
         head = file.read(6)
         if head[:2] == b"PK":
-            return read_npz(path)
-        if head[:1] == b"\x80":
-            return read_pickle(str(path), mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-    found = {b"": "is empty", b"\x93NUMPY": "is a single array"}.get(head, "is neither a pickle nor an npz archive")
-    raise InputError(f"{path}: {found}; DeepMind's checkpoints are F0_haiku.npz to F6_haiku.npz")
+            yield read_npz(path), file
+        elif head[:1] == b"\x80":
+            yield read_pickle(FileBytes(file, os.fspath(path))), file
+        else:
+            known = {b"": "is empty", b"\x93NUMPY": "is a single array"}
+            found = known.get(head, "is neither a pickle nor an npz archive")
+            raise InputError(f"{path}: {found}; DeepMind's checkpoints are F0_haiku.npz to F6_haiku.npz")
 
 
 def write_deepmind(path: str | os.PathLike[str], tree: Tree) -> None:
@@ -86,6 +107,39 @@ def deepmind_to_native(
         InputError: the architecture is not recognised, or arrays are missing, unexpected, of another shape, or hold
             NaN or infinity; all in one error.
     """
+    plan = _plan(tree, architecture, source)
+    tensors = {}
+    for key, array in _arrays(tree, plan).items():
+        with np.errstate(over="ignore"):  # what overflows is infinite, and found so
+            array = np.array(array, order="C", copy=True)
+        if not np.isfinite(array).all():
+            plan.faults["not finite"].append(_spell(key))
+        # Once there is a fault, the rest is only looked at.
+        if not any(plan.faults.values()):
+            tensors[plan.entries[key].native] = array
+    _raise_faults(plan, architecture, source)
+    return plan.config, tensors
+
+
+def native_tensors(tree: Tree, *, architecture: str | None, source: str) -> tuple[NFNetConfig, dict[str, LazyArray]]:
+    """As `deepmind_to_native`, one array at a time: made when it is asked for, and not yet known to be finite."""
+    plan = _plan(tree, architecture, source)
+    _raise_faults(plan, architecture, source)
+    return plan.config, {plan.entries[key].native: array for key, array in _arrays(tree, plan).items()}
+
+
+_Key = tuple[str, str]
+
+
+class _Plan(NamedTuple):
+    """The network of a tree, the place of each of its arrays, and what stands in the way by its kind."""
+
+    config: NFNetConfig
+    entries: dict[_Key, names.Entry]
+    faults: dict[str, list[str]]
+
+
+def _plan(tree: Tree, architecture: str | None, source: str) -> _Plan:
     shapes = {(module, name): np.shape(array) for module, leaves in tree.items() for name, array in leaves.items()}
     try:
         config = names.recognise(shapes) if architecture is None else _named(architecture, shapes)
@@ -102,22 +156,31 @@ def deepmind_to_native(
         ],
         "not finite": [],
     }
-    tensors = {}
-    for key, entry in entries.items():
-        if shapes.get(key) != entry.shape:
-            continue
-        array = np.asarray(tree[entry.module][entry.name])
-        with np.errstate(over="ignore"):  # what overflows is infinite, and found so
-            array = np.array(entry.layout.to_native(array), np.float32, order="C", copy=True)
-        if not np.isfinite(array).all():
-            faults["not finite"].append(_spell(key))
-        # Once there is a fault, the rest is only looked at.
-        if not any(faults.values()):
-            tensors[entry.native] = array
-    if any(faults.values()):
+    return _Plan(config, entries, faults)
+
+
+def _arrays(tree: Tree, plan: _Plan) -> dict[_Key, LazyArray]:
+    """Those arrays that have the right shape, in our layout and in float32."""
+
+    def lazy(entry: names.Entry) -> LazyArray:
+        return LazyArray(
+            entry.native_shape(),
+            np.dtype(np.float32),
+            lambda: _in_order(entry.layout.to_native(np.asarray(tree[entry.module][entry.name]))),
+        )
+
+    return {
+        key: lazy(entry)
+        for key, entry in plan.entries.items()
+        if np.shape(tree.get(entry.module, {}).get(entry.name, _ABSENT)) == entry.shape
+    }
+
+
+def _raise_faults(plan: _Plan, architecture: str | None, source: str) -> None:
+    if any(plan.faults.values()):
+        config = plan.config
         what = architecture or names.architecture_of(config) or f"depths {config.depths} and widths {config.widths}"
-        raise InputError(f"{source}: not the {len(entries)} arrays of {what}: {by_kind(faults)}")
-    return config, tensors
+        raise InputError(f"{source}: not the {len(plan.entries)} arrays of {what}: {by_kind(plan.faults)}")
 
 
 def native_to_deepmind(config: NFNetConfig, tensors: Mapping[str, Any]) -> dict[str, dict[str, np.ndarray]]:
@@ -133,6 +196,12 @@ def native_to_deepmind(config: NFNetConfig, tensors: Mapping[str, Any]) -> dict[
     Raises:
         InputError: DeepMind's code has no such network, or the tensors are not those of `config`.
     """
+    tree = deepmind_tree(config, tensors)
+    return {m: {n: np.array(leaf, order="C", copy=True) for n, leaf in leaves.items()} for m, leaves in tree.items()}
+
+
+def deepmind_tree(config: NFNetConfig, tensors: Mapping[str, Any]) -> dict[str, dict[str, LazyArray]]:
+    """As `native_to_deepmind`, one array at a time: made when it is asked for."""
     different = names.not_deepminds(config)
     if different:
         raise InputError(f"DeepMind's files cannot express {', '.join(different)}")
@@ -148,10 +217,17 @@ def native_to_deepmind(config: NFNetConfig, tensors: Mapping[str, Any]) -> dict[
     }
     if any(faults.values()):
         raise InputError(f"not the {len(entries)} tensors of the configuration: {by_kind(faults)}")
-    tree: dict[str, dict[str, np.ndarray]] = {}
+
+    def lazy(entry: names.Entry) -> LazyArray:
+        return LazyArray(
+            entry.shape,
+            np.dtype(np.float32),
+            lambda: _in_order(entry.layout.to_deepmind(np.asarray(tensors[entry.native]))),
+        )
+
+    tree: dict[str, dict[str, LazyArray]] = {}
     for entry in entries.values():
-        array = entry.layout.to_deepmind(np.asarray(tensors[entry.native]))
-        tree.setdefault(entry.module, {})[entry.name] = np.array(array, np.float32, order="C", copy=True)
+        tree.setdefault(entry.module, {})[entry.name] = lazy(entry)
     return tree
 
 
@@ -167,6 +243,16 @@ def _named(architecture: str, shapes: names.Shapes) -> NFNetConfig:
         in_channels=stem[2] if len(stem) == 4 else config.in_channels,
         num_classes=head[1] if len(head) == 2 else config.num_classes,
     )
+
+
+def _in_order(array: np.ndarray) -> np.ndarray:
+    """The array as it lies in a file: NumPy's own copy of a transposed one takes up to seven times as long."""
+    if array.ndim < 2 or array.flags.c_contiguous:
+        return array
+    ordered = np.empty(array.shape, array.dtype)
+    for i in range(0, array.shape[1], 16):
+        ordered[:, i : i + 16] = array[:, i : i + 16]
+    return ordered
 
 
 def _spell(key: tuple[str, str]) -> str:

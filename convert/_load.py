@@ -1,19 +1,21 @@
 """DeepMind's files opened as what every other checkpoint is: a `Checkpoint`."""
 
-import hashlib
+import contextlib
+import dataclasses
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from jax.typing import DTypeLike
 
-from nfnet_eqx.checkpoints import INDEX_SUFFIX, Checkpoint, Origin, Placement, load_tensors
-from nfnet_eqx.convert._deepmind import deepmind_to_native, read_deepmind
+from nfnet_eqx._files import digest
+from nfnet_eqx.checkpoints import INDEX_SUFFIX, Checkpoint, Opened, Origin, Placement, load_tensors
+from nfnet_eqx.convert._deepmind import native_tensors, open_deepmind
 from nfnet_eqx.convert._haiku_names import architecture_of
 from nfnet_eqx.images import Preprocess, imagenet1k
-from nfnet_eqx.models import get_variant
+from nfnet_eqx.models import get_variant, skeleton
 
 
 def is_foreign(path: str | os.PathLike[str]) -> bool:
@@ -47,23 +49,38 @@ def load_deepmind(
     Raises:
         InputError: the file is damaged or holds something else, or no network of DeepMind's; the message says in what.
     """
+    with open_deepmind_checkpoint(path, architecture=architecture, known=known) as opened:
+        model = load_tensors(opened.ckpt.config, opened.tensors, source=str(path), dtype=dtype, device=device)
+        return dataclasses.replace(opened.verified(), model=model)
+
+
+@contextlib.contextmanager
+def open_deepmind_checkpoint(
+    path: str | os.PathLike[str],
+    *,
+    architecture: str | None = None,
+    known: Mapping[str, Mapping[str, Any]] | None = None,
+) -> Iterator[Opened]:
+    """As `load_deepmind`, without the parameters in memory."""
     path = Path(path)
-    tree = read_deepmind(path)
     # The digests take as long as the arrays, and a thread of their own.
-    with ThreadPoolExecutor(1) as beside:
-        digests = beside.submit(_digests, path)
-        config, tensors = deepmind_to_native(tree, architecture=architecture, source=str(path))
-        model = load_tensors(config, tensors, source=str(path), dtype=dtype, device=device)
-        sha256, md5 = digests.result()
-    name = architecture or architecture_of(config)
-    return Checkpoint(
-        model=model,
-        preprocess=_preprocess(name),
-        labels=imagenet1k() if config.num_classes == 1000 else None,
-        architecture=name or "dm_nfnet",
-        source=Origin(str(path), sha256={path.name: sha256}),
-        about=dict((known or {}).get(md5, {})),
-    )
+    with open_deepmind(path) as (tree, file), ThreadPoolExecutor(1) as beside:
+        config, tensors = native_tensors(tree, architecture=architecture, source=str(path))
+        name = architecture or architecture_of(config)
+        ckpt = Checkpoint(
+            model=skeleton(config),
+            preprocess=_preprocess(name),
+            labels=imagenet1k() if config.num_classes == 1000 else None,
+            architecture=name or "dm_nfnet",
+        )
+        digests = beside.submit(_digests, file, bool(known))
+
+        def verified() -> Checkpoint:
+            sha256, md5 = digests.result()
+            source = Origin(str(path), sha256={path.name: sha256})
+            return dataclasses.replace(ckpt, source=source, about=dict((known or {}).get(md5, {})))
+
+        yield Opened(ckpt, tensors, verified)
 
 
 def _preprocess(architecture: str | None) -> Preprocess:
@@ -72,11 +89,6 @@ def _preprocess(architecture: str | None) -> Preprocess:
     return Preprocess.deepmind(train_size, test_size)
 
 
-def _digests(path: Path) -> tuple[str, str]:
-    """The sha256 and the md5 of a file, which is read once for both."""
-    sha256, md5 = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
-    with path.open("rb") as file:
-        while piece := file.read(2**20):
-            sha256.update(piece)
-            md5.update(piece)
-    return sha256.hexdigest(), md5.hexdigest()
+def _digests(file: BinaryIO, with_md5: bool) -> tuple[str, str]:
+    """The sha256 of a file, and its md5 where that is asked for."""
+    return digest(file), digest(file, "md5") if with_md5 else ""

@@ -22,6 +22,7 @@ from nfnet_eqx._errors import InputError
 from nfnet_eqx.models import NFNetConfig, Numerics
 
 _FLOOR = 1e-4
+_AT_A_TIME = 2**16
 
 
 def convert_numerics(
@@ -50,10 +51,15 @@ def convert_numerics(
         raise InputError(f"convert_numerics: {len(orphans)} gains have no weight beside them ({orphans[0]}, ...)")
     for name, gain in arrays.items():
         if name.endswith(".gain"):
-            ratio = _timm_to_deepmind(arrays[_weight_of(name)], config.std_conv_eps)
-            exact = gain.astype(np.float64) * (ratio if to == "deepmind" else 1 / ratio)
-            arrays[name] = exact.astype(np.promote_types(gain.dtype, np.float32))
+            arrays[name] = fold_gain(arrays[_weight_of(name)], gain, config.std_conv_eps, to)
     return converted, arrays
+
+
+def fold_gain(weight: np.ndarray, gain: np.ndarray, eps: float, to: Numerics) -> np.ndarray:
+    """The gain with which the other numerics standardize `weight` to the same filters, in float32 or better."""
+    ratio = _timm_to_deepmind(weight, eps)
+    exact = gain.astype(np.float64) * (ratio if to == "deepmind" else 1 / ratio)
+    return exact.astype(np.promote_types(gain.dtype, np.float32))
 
 
 def _weight_of(gain: str) -> str:
@@ -63,7 +69,10 @@ def _weight_of(gain: str) -> str:
 def _timm_to_deepmind(weight: np.ndarray, eps: float) -> np.ndarray:
     """The scale that timm divides each filter by, in units of DeepMind's: (out, 1, 1, 1)."""
     fan_in = math.prod(weight.shape[1:])
-    var = np.var(weight.astype(np.float64), axis=(1, 2, 3), keepdims=True)
+    # A few filters at a time: in the cache it takes half the time, and next to no memory.
+    rows = max(_AT_A_TIME // fan_in, 1)
+    pieces = (weight[i : i + rows].astype(np.float64) for i in range(0, len(weight), rows))
+    var = np.concatenate([np.var(piece, axis=(1, 2, 3), keepdims=True) for piece in pieces])
     deepmind, timm = np.maximum(var * fan_in, _FLOOR), (var + eps) * fan_in
     # A filter of equal weights standardizes to zeros whatever its gain; with eps = 0 there is nothing to divide by.
     return np.sqrt(np.divide(deepmind, timm, out=np.ones_like(var), where=timm > 0))

@@ -9,10 +9,11 @@ References:
 """
 
 import dataclasses
-import mmap
 import pickle
 import pickletools
 from typing import Any, Literal
+
+from nfnet_eqx.convert._bytes import FileBytes
 
 # NFNet-F7 takes about 60,000 opcodes; at most a few hundred bytes are kept for each.
 MAX_OPCODES = 1 << 18
@@ -56,7 +57,7 @@ class Machine:
             that all of them can be reported.
     """
 
-    def __init__(self, data: mmap.mmap) -> None:
+    def __init__(self, data: FileBytes) -> None:
         """A machine at the beginning of `data`."""
         self.data = data
         self.at = 0
@@ -189,7 +190,7 @@ class Machine:
         if count > len(self.data) - self.at:
             raise Fault(f"the file ends inside the pickle, after {len(self.data)} bytes")
         self.at += count
-        return self.data[self.at - count : self.at]
+        return self.data.read(self.at - count, count)
 
     def number(self, count: int, signed: bool = False) -> int:
         """The next `count` bytes as an integer."""
@@ -222,11 +223,11 @@ class Machine:
 
     def line(self) -> str:
         """The text up to the next newline."""
-        end = self.data.find(b"\n", self.at, self.at + MAX_TEXT)
-        if end < 0:
+        found, newline, _ = self.data.read(self.at, min(MAX_TEXT, len(self.data) - self.at)).partition(b"\n")
+        if not newline:
             raise Fault(f"the global named at offset {self.at} has no end")
-        content = self.take(end + 1 - self.at)[:-1]
-        return content.decode("utf-8", errors="replace")
+        self.at += len(found) + 1
+        return found.decode("utf-8", errors="replace")
 
     # The stack.
 

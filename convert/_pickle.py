@@ -8,12 +8,13 @@ last, when the whole program has been read and the file is known to hold them.
 import dataclasses
 import itertools
 import math
-import mmap
 from typing import Any
 
 import numpy as np
 
 from nfnet_eqx._errors import InputError, first
+from nfnet_eqx.checkpoints import LazyArray
+from nfnet_eqx.convert._bytes import FileBytes
 from nfnet_eqx.convert._opcodes import Fault, Global, Machine, Span, kind
 
 MAX_DIMENSIONS = 4
@@ -55,15 +56,14 @@ class _Array:
     data: bytes | Span = b""
 
 
-def read_pickle(path: str, data: mmap.mmap) -> dict[str, dict[str, np.ndarray]]:
+def read_pickle(data: FileBytes) -> dict[str, dict[str, LazyArray]]:
     """The parameter tree of a pickle of protocol 2 to 5.
 
     Args:
-        path: the file's name, for messages.
         data: the file.
 
     Returns:
-        `{module: {name: array}}`; the arrays are read-only views into the file.
+        `{module: {name: array}}`; the arrays are read from the file when they are asked for.
 
     Raises:
         InputError: the pickle holds anything but such a tree, is damaged, or claims more data than it has.
@@ -79,7 +79,11 @@ def read_pickle(path: str, data: mmap.mmap) -> dict[str, dict[str, np.ndarray]]:
     if machine.refused:
         names = [repr(name) for name in machine.refused]
         faults.append(f"it asks for {first(names)}, which no tree of arrays needs: do not open it with other tools")
-    raise InputError(f"{path}: not a checkpoint of DeepMind's: {'; '.join(faults)}. Nothing in it was run.")
+    raise _refusal(data, "; ".join(faults))
+
+
+def _refusal(data: FileBytes, faults: str) -> InputError:
+    return InputError(f"{data.name}: not a checkpoint of DeepMind's: {faults}. Nothing in it was run.")
 
 
 class _Reader(Machine):
@@ -167,7 +171,7 @@ def _described(array: _Array, dtype: Any, shape: Any, fortran: bool, data: Any) 
     return array
 
 
-def _build(tree: Any, data: mmap.mmap) -> dict[str, dict[str, np.ndarray]]:
+def _build(tree: Any, data: FileBytes) -> dict[str, dict[str, LazyArray]]:
     """The arrays that `tree` describes, once all of them are known to fit into the file."""
     if type(tree) is not dict:
         raise Fault(f"it holds {kind(tree)}, not a dictionary of modules")
@@ -198,19 +202,30 @@ def _build(tree: Any, data: mmap.mmap) -> dict[str, dict[str, np.ndarray]]:
     return {m: {n: _array(m, n, leaf, data) for n, leaf in leaves.items()} for m, leaves in tree.items()}
 
 
-def _array(module: str, name: str, leaf: _Array, data: mmap.mmap) -> np.ndarray:
+def _array(module: str, name: str, leaf: _Array, data: FileBytes) -> LazyArray:
     assert leaf.dtype is not None  # _build has seen to that
-    count = math.prod(leaf.shape)
-    dtype = np.dtype(leaf.dtype.order + leaf.dtype.code)
-    if isinstance(leaf.data, bytes):
-        flat = np.frombuffer(leaf.data, dtype)
-    elif leaf.data.form == "bytes":
-        flat = np.frombuffer(data, dtype, count, leaf.data.start)
-    else:
+    stored = np.dtype(leaf.dtype.order + leaf.dtype.code)
+    dtype = stored.newbyteorder("=")
+
+    def read() -> np.ndarray:
+        flat = _content(leaf.data, data).view(stored)
+        return flat.astype(dtype, copy=False).reshape(leaf.shape).transpose(leaf.axes)
+
+    def read_text() -> np.ndarray:
         try:
-            flat = np.frombuffer(data[leaf.data.start : leaf.data.stop].decode("utf-8").encode("latin-1"), dtype)
-        except (UnicodeError, ValueError):
-            flat = np.empty(0, dtype)
-        if flat.size != count:
-            raise Fault(f"{module!r}, {name!r} is stored as text that holds other than its {count} numbers")
-    return flat.astype(dtype.newbyteorder("="), copy=False).reshape(leaf.shape).transpose(leaf.axes)
+            return read()
+        except ValueError:  # no UTF-8, no Latin-1, or another number of characters than the array has bytes
+            fault = f"{module!r}, {name!r} is stored as text that holds other than its {math.prod(leaf.shape)} numbers"
+            raise _refusal(data, fault) from None
+
+    as_text = isinstance(leaf.data, Span) and leaf.data.form == "latin1"
+    return LazyArray(tuple(leaf.shape[axis] for axis in leaf.axes), dtype, read_text if as_text else read)
+
+
+def _content(content: bytes | Span, data: FileBytes) -> np.ndarray:
+    if isinstance(content, bytes):
+        return np.frombuffer(content, np.uint8)
+    found = data.array(content.start, content.stop - content.start)
+    if content.form == "bytes":
+        return found
+    return np.frombuffer(found.tobytes().decode("utf-8").encode("latin-1"), np.uint8)

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 
 from nfnet_eqx._errors import InputError
 from nfnet_eqx.checkpoints import config_to_timm
-from nfnet_eqx.models import NFNet, named_parameters, net_stride
+from nfnet_eqx.models import NFNet, NFNetConfig, WSConv2d, named_parameters, net_stride, parameter_name, skeleton
 
 Picture = Float[np.ndarray, "channels height width"]
 
@@ -83,6 +83,30 @@ def _bits(x: np.ndarray) -> np.ndarray:
 
 def _largest(x: np.ndarray) -> float:
     return float(np.abs(x).max())
+
+
+def convolutions(config: NFNetConfig) -> dict[str, WSConv2d]:
+    """The standardized convolutions of a network by the names of their weights, with shapes in place of parameters."""
+    leaves = jax.tree_util.tree_leaves_with_path(skeleton(config), is_leaf=lambda leaf: isinstance(leaf, WSConv2d))
+    return {f"{parameter_name(path)}.weight": leaf for path, leaf in leaves if isinstance(leaf, WSConv2d)}
+
+
+def standardized_difference(
+    a: WSConv2d, b: WSConv2d, weight: np.ndarray, gain_a: np.ndarray, gain_b: np.ndarray
+) -> float:
+    """How far two convolutions with one weight and two gains are apart, on the scale of what they convolve with."""
+
+    def filled(conv: WSConv2d, gain: np.ndarray) -> WSConv2d:
+        return eqx.tree_at(lambda conv: (conv.weight, conv.gain), conv, (jnp.asarray(weight), jnp.asarray(gain)))
+
+    difference, scale = map(float, _standardized_difference(filled(a, gain_a), filled(b, gain_b)))
+    return difference / scale if scale else difference
+
+
+@eqx.filter_jit
+def _standardized_difference(a: WSConv2d, b: WSConv2d) -> tuple[Array, Array]:
+    x, y = a.standardized(), b.standardized()
+    return jnp.max(jnp.abs(x - y)), jnp.max(jnp.abs(x))
 
 
 def noise(model: NFNet, seed: int = 0) -> Picture:

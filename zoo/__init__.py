@@ -19,7 +19,7 @@ What cannot be used, found or reached is an `nfnet_eqx.InputError`, whose messag
 
 from nfnet_eqx.zoo._catalog import Published, PublishedAccuracy, catalog, find
 from nfnet_eqx.zoo._client import redacted
-from nfnet_eqx.zoo._hub import Pulled, bundled, from_pretrained, pull
+from nfnet_eqx.zoo._hub import Pulled, bundled, from_pretrained, published_files, pull
 from nfnet_eqx.zoo._push import push_to_hub
 
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
     "catalog",
     "find",
     "from_pretrained",
+    "published_files",
     "pull",
     "push_to_hub",
     "redacted",

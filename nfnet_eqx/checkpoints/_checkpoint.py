@@ -216,7 +216,7 @@ def open_checkpoint(
     except InputError as error:
         raise InputError(f"{config_file}: {error}") from None
     # The digests take as long as the arrays, and a thread of their own.
-    with ThreadPoolExecutor(1) as beside, open_safetensors(weights) as tensors:
+    with open_safetensors(weights) as tensors, ThreadPoolExecutor(1) as beside:
         if _identity(folder) != before:
             raise InputError(f"{folder}: was replaced while it was opened; try again")
         config = _with_channels_of(tensors, config, weights)

@@ -22,5 +22,4 @@ class LazyArray:
     make: Callable[[], np.ndarray]
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        array = np.asarray(self.make(), self.dtype)
-        return array if dtype is None else array.astype(dtype, copy=False)
+        return np.array(self.make(), dtype or self.dtype, copy=copy or None)

@@ -7,6 +7,7 @@ from nfnet_eqx.models._config import MAX_BLOCKS, Activation, NFNetConfig, Numeri
 from nfnet_eqx.models._conv import FeatureMap
 from nfnet_eqx.models._count import Count, count
 from nfnet_eqx.models._fold import fold
+from nfnet_eqx.models._layers import WSConv2d
 from nfnet_eqx.models._names import is_parameter, named_parameters, parameter_name, skeleton, with_parameters
 from nfnet_eqx.models._nfnet import Block, NFNet, create_model, replaced
 from nfnet_eqx.models._plan import net_stride, plan_blocks
@@ -24,6 +25,7 @@ __all__ = [
     "NFNetConfig",
     "Numerics",
     "Variant",
+    "WSConv2d",
     "count",
     "create_model",
     "fold",
