@@ -352,6 +352,38 @@ def test_a_resize_that_does_not_exist_is_refused(folder: Path) -> None:
         load_checkpoint(folder)
 
 
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module."])
+def test_what_wrappers_of_pytorch_put_before_every_name_is_left_out(
+    prefix: str, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    expected, weights = load_checkpoint(folder).model, folder / "model.safetensors"
+    tensors = read_safetensors(weights)
+    write_safetensors(weights, {prefix + name: array for name, array in tensors.items()})
+    forget_digests(folder)
+    with caplog.at_level("INFO"):
+        assert_same_parameters(load_checkpoint(folder).model, expected)
+    assert f"'{prefix}' before all names of tensors is left out" in caplog.text
+    first = next(iter(tensors))
+    write_safetensors(weights, {name if name == first else prefix + name: array for name, array in tensors.items()})
+    with pytest.raises(InputError, match="missing .* unexpected"):
+        load_checkpoint(folder)
+
+
+@pytest.mark.parametrize("asked", [None, 1])
+def test_a_file_has_as_many_input_channels_as_its_weights(
+    asked: int | None, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    weights = folder / "model.safetensors"
+    tensors = read_safetensors(weights)
+    write_safetensors(weights, tensors | {"stem.conv.weight": tensors["stem.conv.weight"].sum(1, keepdims=True)})
+    forget_digests(folder)
+    ckpt = load_checkpoint(folder, in_channels=asked)
+    assert ckpt.config.in_channels == 1 and "the weights are for 1 input channels, config.json says 3" in caplog.text
+    np.testing.assert_array_equal(
+        named_parameters(ckpt.model)["stem.conv.weight"], tensors["stem.conv.weight"].sum(1, keepdims=True)
+    )
+
+
 def test_weights_of_another_network_are_refused(folder: Path) -> None:
     shutil.copy(TIMM / "tiny_nfnet" / "model.safetensors", folder)
     forget_digests(folder)

@@ -4,6 +4,7 @@ import functools
 import os
 import pickle
 import resource
+import shutil
 import struct
 import subprocess
 import sys
@@ -18,7 +19,7 @@ import pytest
 
 from nfnet_eqx._errors import InputError
 from nfnet_eqx.convert import _opcodes
-from nfnet_eqx.convert._deepmind import read_deepmind
+from nfnet_eqx.convert._deepmind import open_deepmind, read_deepmind
 
 DATA = Path(__file__).parents[1] / "data" / "deepmind"
 FORMS = sorted((DATA / "forms").glob("*.npz"))
@@ -343,6 +344,18 @@ def test_a_small_file_cannot_cost_much(refused: Callable, content: bytes):
     refused(content)
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     assert grown < 500 * 1024, f"memory grew by {grown // 1024} MiB"
+
+
+def test_a_file_that_shrinks_while_it_is_read_is_an_error(tmp_path: Path):
+    """Where it is mapped into memory, it is the end of the process (SIGBUS)."""
+    path = tmp_path / "F0_haiku.npz"
+    shutil.copy(FORMS[0].parents[1] / "T0_dill0.3.3_p3.npz", path)
+    with open_deepmind(path) as (tree, _):
+        os.truncate(path, 100_000)
+        with pytest.raises(InputError, match="F0_haiku.npz: the file became shorter while it was read"):
+            for leaves in tree.values():
+                for leaf in leaves.values():
+                    np.asarray(leaf)
 
 
 def test_the_largest_network_takes_a_fourth_of_the_opcodes_allowed():
