@@ -4,7 +4,7 @@ It knows no file format, no Hub and no image: a network's input is an array `(ch
 """
 
 from nfnet_eqx.models._config import MAX_BLOCKS, Activation, NFNetConfig, Numerics, make_divisible
-from nfnet_eqx.models._conv import FeatureMap
+from nfnet_eqx.models._conv import FeatureMap, native_convolutions
 from nfnet_eqx.models._count import Count, count
 from nfnet_eqx.models._fold import fold
 from nfnet_eqx.models._layers import WSConv2d
@@ -35,6 +35,7 @@ __all__ = [
     "list_models",
     "make_divisible",
     "named_parameters",
+    "native_convolutions",
     "net_stride",
     "parameter_mask",
     "parameter_name",

@@ -3,10 +3,24 @@
 Feature maps are `(height, width, channels)` here and in every layer: on CPU a 1x1 convolution is then one matrix
 product (2-4 times faster than over `(channels, height, width)`), and it is the layout that XLA chooses itself on recent
 GPUs. Weights keep their public layout `(out, in / groups, height, width)`.
+
+Two forms of the same function exist, because XLA's own convolution is slow on CPU: a grouped convolution as its groups,
+one by one (3-5 times faster, its weight gradient 5-500 times), and a 1x1 convolution as a matrix product (1.3-2.5
+times). They differ by rounding at most.
+
+The form is chosen when a function is traced, by the platform of JAX's default device. `lax.platform_dependent` would
+choose later, when the platform of the lowering is known, but it puts both forms and its own primitive into every jaxpr,
+and whatever reads jaxprs (ONNX exporters, counters of operations) stops there; a primitive of our own would stop them
+as well. What the early choice costs: a function traced here and lowered for another platform has this platform's form,
+which is right everywhere and may be slow there. `native_convolutions` gives the one form that suits all.
 """
 
+import contextlib
+import contextvars
 import functools
+from collections.abc import Iterator, Sequence
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -42,23 +56,60 @@ def conv2d(
     Returns:
         The convolved feature map, in `x`'s dtype.
     """
-    pads = tuple(
-        _pad(size, kernel, stride, dilation, padding)
-        for size, kernel in zip(x.shape[:2], weight.shape[2:], strict=True)
-    )
+    spans = tuple(dilation * (kernel - 1) for kernel in weight.shape[2:])
+    if padding == "same":
+        pads = lax.padtype_to_pads(x.shape[:2], tuple(span + 1 for span in spans), (stride, stride), "SAME")
+    else:
+        halves = ((stride - 1 + span) // 2 for span in spans)
+        pads = [(half, half) for half in halves]
+    if not all(isinstance(pad, int) for side in pads for pad in side):
+        # They follow from a size that is a symbol (`jax.export`), which a convolution takes from a pad of its own only.
+        x, pads = jnp.pad(x, (*pads, (0, 0))), [(0, 0), (0, 0)]
     conv = functools.partial(_native, stride=stride, dilation=dilation, pads=pads)
-    if groups > 1:
-        # XLA's grouped convolution is 3-5 times slower on CPU than its groups one by one, and its weight gradient
-        # 5-500 times; the result differs by rounding at most.
-        return lax.platform_dependent(
-            x,
-            weight,
-            cpu=functools.partial(_split, conv=conv, groups=groups),
-            default=functools.partial(conv, groups=groups),
-        )
-    if weight.shape[2:] == (1, 1) and stride == 1:
-        return lax.platform_dependent(x, weight, cpu=_product, default=functools.partial(conv, groups=1))
-    return conv(x, weight, groups=1)
+    if groups > 1 and _on_cpu():
+        return _split(x, weight, conv=conv, groups=groups)
+    if weight.shape[2:] == (1, 1) and stride == 1 and groups == 1 and _on_cpu():
+        return _product(x, weight)
+    return conv(x, weight, groups=groups)
+
+
+_native_only: contextvars.ContextVar[bool] = contextvars.ContextVar("native_convolutions", default=False)
+
+
+@contextlib.contextmanager
+def native_convolutions() -> Iterator[None]:
+    """Within it, every convolution that is traced is one of XLA's own, whatever the platform.
+
+    For a function that is traced on this machine and runs elsewhere (`jax.export` for other platforms), and for tools
+    that translate a jaxpr (a grouped convolution is then one ONNX node). Without it, tracing on a CPU gives the form
+    that is fast on CPUs; the results are equal up to rounding. A function that JAX has traced before keeps its form,
+    so make the `jax.jit` within.
+
+    Example:
+        >>> import jax, nfnet_eqx as nfx
+        >>> from nfnet_eqx.models import native_convolutions
+        >>> model = nfx.create_model("test_nfnet", key=jax.random.key(0))
+        >>> image = jax.ShapeDtypeStruct((3, 64, 64), "float32")
+        >>> with native_convolutions():
+        ...     exported = jax.export.export(jax.jit(lambda x: model(x)), platforms=["cpu", "cuda"])(image)
+        >>> exported.platforms
+        ('cpu', 'cuda')
+    """
+    token = _native_only.set(True)
+    try:
+        yield
+    finally:
+        _native_only.reset(token)
+
+
+def _on_cpu() -> bool:
+    """Whether what is traced now is to take the CPU's form."""
+    if _native_only.get():
+        return False
+    # The default device is part of the key under which JAX keeps traces: another one means another trace.
+    device = jax.config.jax_default_device  # pyright: ignore[reportAttributeAccessIssue]
+    platform = jax.default_backend() if device is None else getattr(device, "platform", device)
+    return platform == "cpu"
 
 
 def _native(
@@ -68,7 +119,7 @@ def _native(
     groups: int,
     stride: int,
     dilation: int,
-    pads: tuple[tuple[int, int], ...],
+    pads: Sequence[tuple[int, int]],
 ) -> FeatureMap:
     return lax.conv_general_dilated(
         x[None],
@@ -90,20 +141,17 @@ def _product(x: FeatureMap, weight: ConvWeight) -> FeatureMap:
     return x @ weight[:, :, 0, 0].T
 
 
-def _pad(size: int, kernel: int, stride: int, dilation: int, padding: Padding) -> tuple[int, int]:
-    span = dilation * (kernel - 1)
-    if padding == "symmetric":
-        half = (stride - 1 + span) // 2
-        return half, half
-    total = max((-(-size // stride) - 1) * stride + span + 1 - size, 0)
-    return total // 2, total - total // 2
-
-
-def avg_pool2d(x: FeatureMap, stride: int) -> FeatureMap:
+def avg_pool2d(x: FeatureMap, stride: int, *, padding: Padding) -> FeatureMap:
     """Mean over 2x2 windows, padded last where the size is odd.
 
     With stride 2 a window at the border averages the real pixels only. With stride 1 (the shortcut of a dilated stage)
     the padding counts as zeros: so timm computes it, and its weights were judged that way.
+
+    Args:
+        x: feature map.
+        stride: step of the window, 1 or 2.
+        padding: that of the convolutions beside it. Both kinds cover the same pixels; but a size that is a symbol
+            (`jax.export`) must come out written as theirs does.
     """
     window = functools.partial(
         lax.reduce_window,
@@ -111,14 +159,23 @@ def avg_pool2d(x: FeatureMap, stride: int) -> FeatureMap:
         computation=lax.add,
         window_dimensions=(2, 2, 1),
         window_strides=(stride, stride, 1),
-        padding="SAME",
+        padding="SAME" if padding == "same" else ((0, 1), (0, 1), (0, 0)),
     )
     total = window(x)
     if stride == 1:
         return total / jnp.asarray(4, x.dtype)
-    # Real pixels in each window, known before anything runs: XLA would take 20 s to find them for a large picture.
-    rows, columns = (np.minimum(2, np.arange(size, 0, -2)) for size in x.shape[:2])
-    return total / jnp.asarray(np.outer(rows, columns)[..., None], x.dtype)
+    rows, columns = (_real_pixels(*sizes) for sizes in zip(x.shape[:2], total.shape[:2], strict=True))
+    return total / jnp.asarray(rows[:, None, None] * columns[None, :, None], x.dtype)
+
+
+def _real_pixels(size: int, windows: int) -> np.ndarray | Array:
+    """How many of each window's two pixels are no padding.
+
+    In NumPy, known before anything runs: XLA would take 20 s to find them for a large image. A size that is a symbol is
+    known to XLA alone.
+    """
+    xp = np if isinstance(size, int) else jnp
+    return xp.minimum(2, size - 2 * xp.arange(windows))
 
 
 def max_pool2d(x: FeatureMap) -> FeatureMap:

@@ -5,8 +5,8 @@ import dataclasses
 import equinox as eqx
 import jax.numpy as jnp
 
-from nfnet_eqx.models._layers import Activation, Conv2d
-from nfnet_eqx.models._nfnet import AnyConv, Block, Downsample, NFNet, replaced
+from nfnet_eqx.models._layers import Conv2d
+from nfnet_eqx.models._nfnet import AnyConv, Block, NFNet, replaced
 
 
 def fold(model: NFNet) -> NFNet:
@@ -23,11 +23,10 @@ def fold(model: NFNet) -> NFNet:
     stem = {
         name: _fold_conv(conv, 1.0 if index == 0 else scale) for index, (name, conv) in enumerate(model.stem.items())
     }
-    plain = Activation(name=model.stem_act.name, scale=1.0, numerics=model.stem_act.numerics)
     return replaced(
         model,
         stem=stem,
-        stem_act=plain,
+        stem_act=dataclasses.replace(model.stem_act, scale=1.0),
         stages=tuple(tuple(_fold_block(block) for block in stage) for stage in model.stages),
         # The last activation keeps its factor: the pooled features need it whether or not a classifier follows.
         final_conv=None if model.final_conv is None else _fold_conv(model.final_conv, 1.0),
@@ -45,8 +44,8 @@ def _fold_block(block: Block) -> Block:
         conv3=_fold_conv(block.conv3, gamma),
         downsample=None
         if shortcut is None
-        else Downsample(conv=_fold_conv(shortcut.conv, gamma * beta), pool_stride=shortcut.pool_stride),
-        act=Activation(name=block.act.name, scale=1.0, numerics=block.act.numerics),
+        else dataclasses.replace(shortcut, conv=_fold_conv(shortcut.conv, gamma * beta)),
+        act=dataclasses.replace(block.act, scale=1.0),
         beta=1.0,
     )
 

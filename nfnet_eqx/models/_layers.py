@@ -1,13 +1,18 @@
-"""The layers of a normalizer-free network. Feature maps are `(height, width, channels)`, see `_conv.py`."""
+"""The layers of a normalizer-free network. Feature maps are `(height, width, channels)`, see `_conv.py`.
 
+Every layer is a plain dataclass of its parts. A fresh one comes from its static `init`, which knows the config.
+"""
+
+import functools
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, Float32, PRNGKeyArray
 
 from nfnet_eqx._errors import InputError
 from nfnet_eqx.models import _config
@@ -28,6 +33,13 @@ _ACTIVATIONS: dict[_config.Activation, tuple[Callable[[Array], Array], float]] =
     "silu": (jax.nn.silu, 1.7881293296813965),
     "tanh": (jnp.tanh, 1.5939117670059204),
 }
+
+
+class ShapesOnly:
+    """Stands for the key where a network's shapes are wanted and no numbers: a sampler takes long to trace."""
+
+
+InitKey = PRNGKeyArray | ShapesOnly
 
 
 def gamma(activation: _config.Activation) -> float:
@@ -98,8 +110,8 @@ class WSConv2d(eqx.Module):
     eps: float = eqx.field(static=True)
     numerics: Numerics = eqx.field(static=True)
 
-    def __init__(
-        self,
+    @staticmethod
+    def init(
         config: _config.NFNetConfig,
         in_channels: int,
         out_channels: int,
@@ -109,19 +121,22 @@ class WSConv2d(eqx.Module):
         dilation: int = 1,
         groups: int = 1,
         gain: float = 1.0,
-        key: PRNGKeyArray | None,
-    ):
+        key: InitKey,
+    ) -> "WSConv2d":
+        """A convolution that starts from N(0, 1 / fan-in), without bias, with this gain."""
         fan_in = in_channels // groups * kernel**2
-        self.weight = draw(jr.normal, key, (out_channels, in_channels // groups, kernel, kernel)) * fan_in**-0.5
-        self.bias = jnp.zeros(out_channels)
-        self.gain = jnp.full((out_channels, 1, 1, 1), gain, jnp.float32)
-        self.stride = stride
-        self.dilation = dilation
-        self.groups = groups
-        self.padding = config.padding
-        self.gamma = gamma(config.activation) if config.gamma_in == "weight" else 1.0
-        self.eps = config.std_conv_eps
-        self.numerics = config.numerics
+        return WSConv2d(
+            weight=draw(jr.normal, key, (out_channels, in_channels // groups, kernel, kernel)) * fan_in**-0.5,
+            bias=jnp.zeros(out_channels, jnp.float32),
+            gain=jnp.full((out_channels, 1, 1, 1), gain, jnp.float32),
+            stride=stride,
+            dilation=dilation,
+            groups=groups,
+            padding=config.padding,
+            gamma=gamma(config.activation) if config.gamma_in == "weight" else 1.0,
+            eps=config.std_conv_eps,
+            numerics=config.numerics,
+        )
 
     def standardized(self) -> ConvWeight:
         """The weight that the convolution uses, in float32 whatever the parameters' dtype.
@@ -149,14 +164,15 @@ class Pointwise(eqx.Module):
     weight: Float[Array, "out in 1 1"]
     bias: Float[Array, " out"]
 
-    def __init__(self, config: _config.NFNetConfig, in_features: int, out_features: int, *, key: PRNGKeyArray | None):
-        shape, std = (out_features, in_features, 1, 1), in_features**-0.5
-        if config.numerics == "deepmind":
-            # Haiku's Linear: a normal cut at two standard deviations, not widened again.
-            self.weight = draw(lambda k, s: jr.truncated_normal(k, -2.0, 2.0, s), key, shape) * std
-        else:
-            self.weight = draw(jr.normal, key, shape) * std
-        self.bias = jnp.zeros(out_features)
+    @staticmethod
+    def init(config: _config.NFNetConfig, in_features: int, out_features: int, *, key: InitKey) -> "Pointwise":
+        """A layer that starts from a normal of variance 1 / in (DeepMind's is cut), without bias."""
+        # Haiku's Linear: a normal cut at two standard deviations, not widened again.
+        sample = _cut_normal if config.numerics == "deepmind" else jr.normal
+        return Pointwise(
+            weight=draw(sample, key, (out_features, in_features, 1, 1)) * in_features**-0.5,
+            bias=jnp.zeros(out_features, jnp.float32),
+        )
 
     def __call__(self, x: Float[Array, " in"]) -> Float[Array, " out"]:
         return self.weight[:, :, 0, 0].astype(x.dtype) @ x + self.bias.astype(x.dtype)
@@ -172,11 +188,15 @@ class SqueezeExcite(eqx.Module):
     fc1: Pointwise
     fc2: Pointwise
 
-    def __init__(self, config: _config.NFNetConfig, channels: int, *, key: PRNGKeyArray | None):
+    @staticmethod
+    def init(config: _config.NFNetConfig, channels: int, *, key: InitKey) -> "SqueezeExcite":
+        """Attention on `channels`."""
         hidden = se_hidden(config, channels)
         key1, key2 = split(key, 2)
-        self.fc1 = Pointwise(config, channels, hidden, key=key1)
-        self.fc2 = Pointwise(config, hidden, channels, key=key2)
+        return SqueezeExcite(
+            fc1=Pointwise.init(config, channels, hidden, key=key1),
+            fc2=Pointwise.init(config, hidden, channels, key=key2),
+        )
 
     def __call__(self, x: FeatureMap) -> FeatureMap:
         pooled = jnp.mean(x, axis=(0, 1))
@@ -188,9 +208,12 @@ class ChannelConv(eqx.Module):
 
     weight: Float[Array, "1 1 kernel"]
 
-    def __init__(self, kernel: int, *, key: PRNGKeyArray | None):
+    @staticmethod
+    def init(kernel: int, *, key: InitKey) -> "ChannelConv":
+        """A convolution that starts uniform within +- 1 / sqrt(kernel), as PyTorch's do."""
         limit = kernel**-0.5
-        self.weight = draw(lambda k, s: jr.uniform(k, s, minval=-limit, maxval=limit), key, (1, 1, kernel))
+        sample = functools.partial(jr.uniform, minval=-limit, maxval=limit)
+        return ChannelConv(weight=draw(sample, key, (1, 1, kernel)))
 
     def __call__(self, x: Float[Array, " channels"]) -> Float[Array, " channels"]:
         # jnp.convolve flips its kernel; a neural "convolution" does not. Its own padding is wrong for kernels longer
@@ -208,8 +231,10 @@ class EfficientChannelAttention(eqx.Module):
 
     conv: ChannelConv
 
-    def __init__(self, config: _config.NFNetConfig, channels: int, *, key: PRNGKeyArray | None):
-        self.conv = ChannelConv(eca_kernel(config, channels), key=key)
+    @staticmethod
+    def init(config: _config.NFNetConfig, channels: int, *, key: InitKey) -> "EfficientChannelAttention":
+        """Attention on `channels`."""
+        return EfficientChannelAttention(conv=ChannelConv.init(eca_kernel(config, channels), key=key))
 
     def __call__(self, x: FeatureMap) -> FeatureMap:
         return x * jax.nn.sigmoid(self.conv(jnp.mean(x, axis=(0, 1))))[None, None]
@@ -236,13 +261,8 @@ class StochasticDepth(eqx.Module):
     """
 
     rate: float
-    inference: bool
     rescale: bool = eqx.field(static=True)
-
-    def __init__(self, rate: float, *, rescale: bool):
-        self.rate = rate
-        self.inference = False
-        self.rescale = rescale
+    inference: bool = False
 
     def __call__(self, x: FeatureMap, *, key: PRNGKeyArray | None = None, inference: bool | None = None) -> FeatureMap:
         if (self.inference if inference is None else inference) or self.rate == 0:
@@ -255,16 +275,18 @@ class StochasticDepth(eqx.Module):
         return x * (mask / jnp.asarray(keep, x.dtype) if self.rescale else mask)
 
 
-def draw(
-    sample: Callable[[PRNGKeyArray, tuple[int, ...]], Array], key: PRNGKeyArray | None, shape: tuple[int, ...]
-) -> Array:
-    """Random numbers; without a key zeros, for whoever wants their shape alone: a sampler takes long to trace."""
-    return jnp.zeros(shape) if key is None else sample(key, shape)
+def draw(sample: Callable[..., Array], key: InitKey, shape: tuple[int, ...]) -> Float32[Array, "..."]:
+    """Random numbers in float32, also where JAX's default is float64."""
+    return jnp.zeros(shape, jnp.float32) if isinstance(key, ShapesOnly) else sample(key, shape, dtype=jnp.float32)
 
 
-def split(key: PRNGKeyArray | None, count: int) -> Sequence[PRNGKeyArray | None]:
-    """Independent keys; without a key, none."""
-    return [None] * count if key is None else list(jr.split(key, count))
+def split(key: InitKey, count: int) -> Sequence[InitKey]:
+    """Independent keys."""
+    return [key] * count if isinstance(key, ShapesOnly) else list(jr.split(key, count))
+
+
+def _cut_normal(key: PRNGKeyArray, shape: tuple[int, ...], dtype: Any) -> Array:
+    return jr.truncated_normal(key, -2.0, 2.0, shape, dtype)
 
 
 def missing_key(layer: str, rate: float) -> str:

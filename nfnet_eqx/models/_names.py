@@ -9,6 +9,7 @@ from jaxtyping import Array
 
 from nfnet_eqx._errors import InputError
 from nfnet_eqx.models._config import NFNetConfig
+from nfnet_eqx.models._layers import ShapesOnly
 from nfnet_eqx.models._nfnet import NFNet
 
 
@@ -45,4 +46,4 @@ def with_parameters(model: NFNet, parameters: Mapping[str, Array]) -> NFNet:
 
 def skeleton(config: NFNetConfig) -> NFNet:
     """The network with shapes in place of arrays: nothing is allocated."""
-    return eqx.filter_eval_shape(NFNet, config, key=None)
+    return eqx.filter_eval_shape(NFNet, config, key=ShapesOnly())

@@ -16,6 +16,7 @@ from nfnet_eqx.models._layers import (
     Activation,
     Conv2d,
     EfficientChannelAttention,
+    InitKey,
     SqueezeExcite,
     StochasticDepth,
     WSConv2d,
@@ -38,7 +39,8 @@ class Downsample(eqx.Module):
     pool_stride: int | None = eqx.field(static=True)
 
     def __call__(self, x: FeatureMap) -> FeatureMap:
-        return self.conv(x if self.pool_stride is None else avg_pool2d(x, self.pool_stride))
+        pooled = x if self.pool_stride is None else avg_pool2d(x, self.pool_stride, padding=self.conv.padding)
+        return self.conv(pooled)
 
 
 class Block(eqx.Module):
@@ -91,6 +93,17 @@ class Head(eqx.Module):
     fc: eqx.nn.Linear | None
     dropout: eqx.nn.Dropout
 
+    @staticmethod
+    def init(config: NFNetConfig, *, key: InitKey) -> "Head":
+        """A head whose classifier starts from N(0, 0.01^2), or from 0, without bias."""
+        fc = None
+        if config.num_classes:
+            std = 0.0 if config.zero_init_head else 0.01
+            weight = draw(jr.normal, key, (config.num_classes, config.feature_width)) * std
+            fc = eqx.nn.Linear(config.feature_width, config.num_classes, key=jr.key(0))  # numbers that are replaced
+            fc = eqx.tree_at(lambda m: (m.weight, m.bias), fc, (weight, jnp.zeros(config.num_classes, jnp.float32)))
+        return Head(fc=fc, dropout=eqx.nn.Dropout(config.drop_rate))
+
     def __call__(
         self, x: FeatureMap, *, key: PRNGKeyArray | None = None, inference: bool | None = None
     ) -> Float[Array, " out"]:
@@ -100,7 +113,7 @@ class Head(eqx.Module):
         if key is None and self.dropout.p > 0 and not (self.dropout.inference if inference is None else inference):
             raise InputError(missing_key("dropout", float(self.dropout.p)))
         pooled = self.dropout(pooled, key=key, inference=inference)
-        assert self.fc.bias is not None  # `init_head` makes one
+        assert self.fc.bias is not None  # `init` makes one
         return self.fc.weight.astype(x.dtype) @ pooled + self.fc.bias.astype(x.dtype)
 
 
@@ -127,16 +140,23 @@ class NFNet(eqx.Module):
     final_act: Activation
     config: NFNetConfig = eqx.field(static=True)
 
-    def __init__(self, config: NFNetConfig, *, key: PRNGKeyArray | None):
-        """A network with fresh parameters.
+    def __init__(self, config: NFNetConfig, *, key: InitKey):
+        """A network with fresh parameters, in float32.
+
+        This is the one class with a constructor of its own; `replaced` copies it with other parts.
 
         Args:
             config: the architecture.
-            key: randomness of the initial weights; `None` makes them zeros.
+            key: randomness of the initial weights.
 
         Raises:
-            InputError: the config describes no network (see `plan_blocks`).
+            InputError: the config describes no network (see `plan_blocks`), or the key is missing.
         """
+        if key is None:
+            raise InputError(
+                "key (=None) is needed: it draws the initial weights. Give a jax.random.key(0), or take "
+                "nfnet_eqx.models.skeleton(config) for the shapes alone"
+            )
         plans = plan_blocks(config)
         stem_key, final_key, head_key, *stage_keys = split(key, 3 + len(plans))
         self.config = config
@@ -148,9 +168,9 @@ class NFNet(eqx.Module):
         self.final_conv = (
             None
             if config.num_features is None
-            else WSConv2d(config, config.widths[-1], config.num_features, 1, key=final_key)
+            else WSConv2d.init(config, config.widths[-1], config.num_features, 1, key=final_key)
         )
-        self.head = init_head(config, head_key)
+        self.head = Head.init(config, key=head_key)
         self.stem_act = self.final_act = _activation(config)
 
     def __call__(
@@ -239,59 +259,48 @@ def create_model(name: str, *, key: PRNGKeyArray, num_classes: int = 1000, in_ch
     return NFNet(config, key=key)
 
 
-def init_head(config: NFNetConfig, key: PRNGKeyArray | None) -> Head:
-    """A fresh head: weight N(0, 0.01^2) or zero, bias zero."""
-    fc = None
-    if config.num_classes:
-        fc = eqx.nn.Linear(config.feature_width, config.num_classes, key=jr.key(0))  # numbers that are replaced
-        std = 0.0 if config.zero_init_head else 0.01
-        fc = eqx.tree_at(
-            lambda m: (m.weight, m.bias),
-            fc,
-            (draw(jr.normal, key, (config.num_classes, config.feature_width)) * std, jnp.zeros(config.num_classes)),
-        )
-    return Head(fc=fc, dropout=eqx.nn.Dropout(config.drop_rate))
-
-
 def replaced(model: NFNet, **fields: Any) -> NFNet:
-    """`dataclasses.replace`, which cannot copy a class with an `__init__` of its own."""
+    """The network with other parts: `dataclasses.replace`, which cannot call a constructor that draws them itself."""
     copy = object.__new__(NFNet)
     for field in dataclasses.fields(model):
         object.__setattr__(copy, field.name, fields.get(field.name, getattr(model, field.name)))
     return copy
 
 
-def _init_stem(config: NFNetConfig, key: PRNGKeyArray | None) -> dict[str, AnyConv]:
+def _init_stem(config: NFNetConfig, key: InitKey) -> dict[str, AnyConv]:
     widths = (config.in_channels, *config.stem_widths)
     # timm numbers the convolutions of a deep stem only.
     names = ["conv"] if len(config.stem_widths) == 1 else [f"conv{i + 1}" for i in range(len(config.stem_widths))]
     keys = split(key, len(names))
     return {
-        name: WSConv2d(config, widths[i], widths[i + 1], config.stem_kernel, stride=config.stem_strides[i], key=keys[i])
+        name: WSConv2d.init(
+            config, widths[i], widths[i + 1], config.stem_kernel, stride=config.stem_strides[i], key=keys[i]
+        )
         for i, name in enumerate(names)
     }
 
 
-def _init_block(config: NFNetConfig, plan: BlockPlan, key: PRNGKeyArray | None) -> Block:
+def _init_block(config: NFNetConfig, plan: BlockPlan, key: InitKey) -> Block:
     key1, key2, key2b, key3, shortcut_key, attention_key = split(key, 6)
     mid, groups = plan.mid_width, plan.groups
     regnet = config.block == "regnet"
     attention = _init_attention(config, mid if regnet else plan.out_width, attention_key)
     return Block(
-        conv1=WSConv2d(config, plan.in_width, mid, 1, key=key1),
-        conv2=WSConv2d(config, mid, mid, 3, stride=plan.stride, dilation=plan.dilation, groups=groups, key=key2),
-        conv2b=WSConv2d(config, mid, mid, 3, dilation=plan.extra_dilation, groups=groups, key=key2b)
+        conv1=WSConv2d.init(config, plan.in_width, mid, 1, key=key1),
+        conv2=WSConv2d.init(config, mid, mid, 3, stride=plan.stride, dilation=plan.dilation, groups=groups, key=key2),
+        conv2b=WSConv2d.init(config, mid, mid, 3, dilation=plan.extra_dilation, groups=groups, key=key2b)
         if config.extra_conv
         else None,
-        conv3=WSConv2d(config, mid, plan.out_width, 1, gain=1.0 if config.skipinit else 0.0, key=key3),
+        conv3=WSConv2d.init(config, mid, plan.out_width, 1, gain=1.0 if config.skipinit else 0.0, key=key3),
         downsample=Downsample(
-            conv=WSConv2d(config, plan.in_width, plan.out_width, 1, key=shortcut_key), pool_stride=plan.shortcut_pool
+            conv=WSConv2d.init(config, plan.in_width, plan.out_width, 1, key=shortcut_key),
+            pool_stride=plan.shortcut_pool,
         )
         if plan.shortcut_conv
         else None,
         attn=attention if regnet else None,
         attn_last=None if regnet else attention,
-        skipinit_gain=jnp.zeros(()) if config.skipinit else None,
+        skipinit_gain=jnp.zeros((), jnp.float32) if config.skipinit else None,
         stochastic_depth=StochasticDepth(plan.drop_rate, rescale=config.numerics == "timm"),
         act=_activation(config),
         alpha=config.alpha,
@@ -300,11 +309,11 @@ def _init_block(config: NFNetConfig, plan: BlockPlan, key: PRNGKeyArray | None) 
     )
 
 
-def _init_attention(config: NFNetConfig, channels: int, key: PRNGKeyArray | None) -> AnyAttention | None:
+def _init_attention(config: NFNetConfig, channels: int, key: InitKey) -> AnyAttention | None:
     if config.attention is None:
         return None
     kind = SqueezeExcite if config.attention == "se" else EfficientChannelAttention
-    return kind(config, channels, key=key)
+    return kind.init(config, channels, key=key)
 
 
 def _activation(config: NFNetConfig) -> Activation:
@@ -329,7 +338,8 @@ def _check_picture(x: Shaped[Array | np.ndarray, "..."], config: NFNetConfig) ->
         hint = "; is it (height, width, channels)? use x.transpose(2, 0, 1)" if width == config.in_channels else ""
         raise InputError(f"x must have in_channels={config.in_channels} channels first, got shape {x.shape}{hint}")
     stride = net_stride(config)
-    if min(height, width) < stride:
+    # A size that is a symbol (`jax.export`) is known when the function is called.
+    if any(isinstance(side, int) and side < stride for side in (height, width)):
         raise InputError(
             f"x must be at least {stride} pixels high and wide (the network's stride), got {height} x {width}; "
             "resize the picture"

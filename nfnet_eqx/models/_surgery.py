@@ -10,7 +10,7 @@ from jaxtyping import PRNGKeyArray, PyTree
 
 from nfnet_eqx._errors import InputError
 from nfnet_eqx.models._names import is_parameter, parameter_name
-from nfnet_eqx.models._nfnet import Head, NFNet, init_head, replaced
+from nfnet_eqx.models._nfnet import Head, NFNet, replaced
 
 
 def replace_head(model: NFNet, num_classes: int, *, key: PRNGKeyArray) -> NFNet:
@@ -26,7 +26,8 @@ def replace_head(model: NFNet, num_classes: int, *, key: PRNGKeyArray) -> NFNet:
     """
     config = dataclasses.replace(model.config, num_classes=num_classes)
     # The dropout stays as it is: its rate and its inference flag may have been set since.
-    return replaced(model, config=config, head=Head(fc=init_head(config, key).fc, dropout=model.head.dropout))
+    head = dataclasses.replace(Head.init(config, key=key), dropout=model.head.dropout)
+    return replaced(model, config=config, head=head)
 
 
 def replace_in_channels(model: NFNet, in_channels: int) -> NFNet:

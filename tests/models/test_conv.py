@@ -1,5 +1,6 @@
-"""`conv2d` and the pools against loops in NumPy and XLA's own convolution, on every platform's branch."""
+"""`conv2d` and the pools against loops in NumPy and XLA's own convolution, in both forms."""
 
+import concurrent.futures
 import functools
 from typing import Literal
 
@@ -14,7 +15,7 @@ from jax import lax
 from jax.test_util import check_grads
 
 from nfnet_eqx.models import _conv
-from nfnet_eqx.models._conv import avg_pool2d, conv2d, max_pool2d
+from nfnet_eqx.models._conv import avg_pool2d, conv2d, max_pool2d, native_convolutions
 
 Padding = Literal["same", "symmetric"]
 
@@ -24,10 +25,11 @@ def random(*shape: int, seed: int = 0, dtype=np.float32) -> jax.Array:
 
 
 def pads_of(size: int, kernel: int, stride: int, dilation: int, padding: Padding) -> tuple[int, int]:
-    """TensorFlow's rule, from XLA; or PyTorch's usual padding, which keeps the size where the stride is 1."""
+    """TensorFlow's rule; or PyTorch's usual padding, which keeps the size where the stride is 1."""
     span = (kernel - 1) * dilation
     if padding == "same":
-        return lax.padtype_to_pads((size,), (span + 1,), (stride,), "SAME")[0]
+        total = max((-(-size // stride) - 1) * stride + span + 1 - size, 0)
+        return total // 2, total - total // 2
     half = (stride - 1 + span) // 2
     return half, half
 
@@ -134,12 +136,22 @@ def test_both_branches_of_a_1x1_convolution_have_the_same_values_and_gradients()
         np.testing.assert_allclose(ours, default, rtol=0, atol=1e-5)
 
 
+def padding_of(size: int, kernel: int, stride: int, dilation: int, padding: Padding) -> tuple[int, int]:
+    """What `conv2d` hands to XLA."""
+    conv = functools.partial(conv2d, stride=stride, dilation=dilation, padding=padding)
+    shapes = jax.ShapeDtypeStruct((size, size, 1), "float32"), jax.ShapeDtypeStruct((1, 1, kernel, kernel), "float32")
+    with native_convolutions():
+        equations = jax.make_jaxpr(conv)(*shapes).eqns
+    (pads,) = {pads for eqn in equations for pads in eqn.params.get("padding", ())}
+    return pads
+
+
 @pytest.mark.parametrize("stride", [1, 2, 3])
 @pytest.mark.parametrize("kernel", [1, 2, 3, 4, 7])
 def test_same_padding_is_tensorflows(kernel: int, stride: int):
     for size in range(1, 20):
         for dilation in (1, 2, 3):
-            before, after = _conv._pad(size, kernel, stride, dilation, "same")
+            before, after = padding_of(size, kernel, stride, dilation, "same")
             assert (before, after) == pads_of(size, kernel, stride, dilation, "same"), (size, dilation)
             assert after - before in (0, 1), "an odd pixel is padded last"
 
@@ -148,7 +160,7 @@ def test_same_padding_is_tensorflows(kernel: int, stride: int):
 @pytest.mark.parametrize("kernel", [1, 3, 7])
 def test_symmetric_padding_gives_the_size_of_same_padding(kernel: int, stride: int):
     for size in range(7, 20):
-        before, after = _conv._pad(size, kernel, stride, 1, "symmetric")
+        before, after = padding_of(size, kernel, stride, 1, "symmetric")
         assert before == after
         assert (size + before + after - kernel) // stride + 1 == -(-size // stride), size
 
@@ -223,23 +235,67 @@ def test_the_choice_of_platform_leaves_no_branch(groups: int, kernel: int):
     assert "conditional" not in compiled
 
 
-def lowered(platform: str, x: jax.Array, weight: jax.Array, groups: int) -> str:
+@pytest.mark.parametrize(("groups", "kernel"), [(4, 3), (1, 1)])
+def test_the_choice_of_platform_leaves_nothing_in_a_jaxpr(groups: int, kernel: int):
+    """Tools that translate jaxprs know `platform_index` no more than a primitive of ours."""
+    x, weight = random(8, 8, 16), random(16, 16 // groups, kernel, kernel)
+    text = str(jax.make_jaxpr(functools.partial(conv2d, groups=groups, padding="same"))(x, weight))
+    assert "platform_index" not in text and "cond" not in text
+    assert text.count("conv_general_dilated[") == (4 if kernel == 3 else 0)
+
+
+def lowered(x: jax.Array, weight: jax.Array, groups: int, platform: str = "cpu") -> str:
     conv = jax.jit(functools.partial(conv2d, groups=groups, padding="same"))
     return conv.trace(x, weight).lower(lowering_platforms=(platform,)).as_text()
 
 
-def test_a_grouped_convolution_is_its_groups_on_cpu_and_one_convolution_elsewhere():
+def test_a_grouped_convolution_is_its_groups_on_cpu_and_one_convolution_where_asked():
     x, weight = random(8, 8, 16), random(16, 4, 3, 3)
-    cpu, gpu = lowered("cpu", x, weight, groups=4), lowered("cuda", x, weight, groups=4)
+    cpu = lowered(x, weight, groups=4)
+    with native_convolutions():
+        native = lowered(x, weight, groups=4, platform="cuda")
     assert cpu.count("stablehlo.convolution") == 4 and "feature_group_count = 4" not in cpu
-    assert gpu.count("stablehlo.convolution") == 1 and "feature_group_count = 4" in gpu
+    assert native.count("stablehlo.convolution") == 1 and "feature_group_count = 4" in native
 
 
-def test_a_1x1_convolution_is_a_product_on_cpu_and_a_convolution_elsewhere():
+def test_a_1x1_convolution_is_a_product_on_cpu_and_a_convolution_where_asked():
     x, weight = random(8, 8, 16), random(16, 16, 1, 1)
-    cpu, gpu = lowered("cpu", x, weight, groups=1), lowered("cuda", x, weight, groups=1)
+    cpu = lowered(x, weight, groups=1)
+    with native_convolutions():
+        native = lowered(x, weight, groups=1, platform="cuda")
     assert cpu.count("stablehlo.dot_general") == 1 and "stablehlo.convolution" not in cpu
-    assert gpu.count("stablehlo.convolution") == 1 and "stablehlo.dot_general" not in gpu
+    assert native.count("stablehlo.convolution") == 1 and "stablehlo.dot_general" not in native
+
+
+@pytest.mark.parametrize("platform", ["cuda", "tpu"])
+def test_the_form_is_that_of_the_default_platform(platform: str, monkeypatch: pytest.MonkeyPatch):
+    x, weight = random(8, 8, 16), random(16, 4, 3, 3)
+    monkeypatch.setattr(jax, "default_backend", lambda: platform)
+    assert "feature_group_count = 4" in lowered(x, weight, groups=4, platform=platform)
+    with jax.default_device(jax.devices("cpu")[0]):
+        assert "feature_group_count = 4" not in lowered(x, weight, groups=4), "what the user chose goes first"
+
+
+@pytest.mark.parametrize("groups", [1, 4])
+def test_what_was_traced_here_is_the_same_function_on_any_platform(groups: int):
+    x, weight = random(8, 8, 16), random(16, 16 // groups, 3, 3)
+
+    def exported() -> jax.export.Exported:
+        conv = jax.jit(functools.partial(conv2d, groups=groups, padding="same"))
+        return jax.export.export(conv, platforms=["cpu", "cuda", "tpu"])(x, weight)
+
+    ours = exported()
+    with native_convolutions():
+        natives = exported()
+    assert ours.platforms == natives.platforms == ("cpu", "cuda", "tpu")
+    np.testing.assert_allclose(ours.call(x, weight), natives.call(x, weight), rtol=0, atol=2e-5)
+
+
+def test_native_convolutions_end_with_their_block_and_are_this_threads_alone():
+    x, weight = random(8, 8, 16), random(16, 4, 3, 3)
+    with native_convolutions(), concurrent.futures.ThreadPoolExecutor(1) as other:
+        assert "feature_group_count = 4" not in other.submit(lowered, x, weight, groups=4).result()
+    assert "feature_group_count = 4" not in lowered(x, weight, groups=4)
 
 
 def windows(x: np.ndarray, start: int, size: int, stride: int):
@@ -258,9 +314,10 @@ SIZES = [(6, 6), (7, 6), (5, 9), (1, 2), (1, 1)]
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("stride", [1, 2])
-def test_average_pool_is_the_mean_of_each_window(size: tuple[int, int], stride: int):
+@pytest.mark.parametrize("padding", ["same", "symmetric"])
+def test_average_pool_is_the_mean_of_each_window(size: tuple[int, int], stride: int, padding: Padding):
     x = random(*size, 3)
-    out = jax.jit(avg_pool2d, static_argnums=1)(x, stride)
+    out = jax.jit(functools.partial(avg_pool2d, stride=stride, padding=padding))(x)
     assert out.shape == (-(-size[0] // stride), -(-size[1] // stride), 3)
     for position, pixels in windows(np.asarray(x, np.float64), 0, 2, stride):
         # With stride 1 the padding is averaged in, as in timm's dilated stages.
@@ -278,7 +335,8 @@ def test_max_pool_is_the_maximum_of_each_window(size: tuple[int, int]):
 
 
 @pytest.mark.parametrize(
-    "pool", [functools.partial(avg_pool2d, stride=1), functools.partial(avg_pool2d, stride=2), max_pool2d]
+    "pool",
+    [*(functools.partial(avg_pool2d, stride=stride, padding="same") for stride in (1, 2)), max_pool2d],
 )
 def test_pools_can_be_differentiated_mapped_and_halved(pool):
     x = jr.permutation(jr.key(0), jnp.arange(7.0 * 6 * 2)).reshape(7, 6, 2) / 10  # no ties
@@ -292,5 +350,7 @@ def test_pools_can_be_differentiated_mapped_and_halved(pool):
 
 def test_an_average_pool_of_a_large_picture_compiles_to_a_sum_and_a_constant():
     """Counting each window's pixels in XLA took 20 s of compilation at F7's 608 px."""
-    text = jax.jit(functools.partial(avg_pool2d, stride=2)).lower(jax.ShapeDtypeStruct((152, 152, 256), jnp.float32))
+    text = jax.jit(functools.partial(avg_pool2d, stride=2, padding="same")).lower(
+        jax.ShapeDtypeStruct((152, 152, 256), jnp.float32)
+    )
     assert text.as_text().count("stablehlo.reduce_window") == 1

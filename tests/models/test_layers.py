@@ -86,7 +86,7 @@ def test_only_gelu_depends_on_the_numerics():
 
 
 def wsconv(key: jax.Array, **changes) -> WSConv2d:
-    return WSConv2d(config(**changes), 8, 12, 3, groups=2, key=key)
+    return WSConv2d.init(config(**changes), 8, 12, 3, groups=2, key=key)
 
 
 @pytest.mark.parametrize("numerics", ["timm", "deepmind"])
@@ -139,7 +139,7 @@ def test_float32_parameters_serve_bfloat16_pictures(getkey):
 
 
 def test_a_ws_convolution_starts_without_bias_and_with_the_gain_it_is_given(getkey):
-    conv = WSConv2d(CONFIG, 8, 12, 3, gain=0.0, key=getkey())
+    conv = WSConv2d.init(CONFIG, 8, 12, 3, gain=0.0, key=getkey())
     assert not conv.bias.any() and not conv.gain.any() and conv.gain.shape == (12, 1, 1, 1)
     assert float(jnp.std(conv.weight)) == pytest.approx((8 * 9) ** -0.5, rel=0.05)
 
@@ -150,7 +150,7 @@ def test_the_bias_is_added_to_every_pixel(getkey):
 
 
 def test_squeeze_excite_is_the_formula(getkey):
-    attention = SqueezeExcite(config(se_ratio=0.5), 16, key=getkey())
+    attention = SqueezeExcite.init(config(se_ratio=0.5), 16, key=getkey())
     biases = jr.normal(getkey(), (8,)), jr.normal(getkey(), (16,))
     attention = eqx.tree_at(lambda a: (a.fc1.bias, a.fc2.bias), attention, biases)
     x = np.asarray(jr.normal(getkey(), (5, 4, 16)))
@@ -177,8 +177,8 @@ def test_squeeze_excite_widths_are_timms(channels: int, ratio: float, divisor: i
 
 def test_squeeze_excite_of_deepmind_starts_from_a_cut_normal(getkey):
     std = 256**-0.5
-    deepmind = SqueezeExcite(config(numerics="deepmind"), 256, key=getkey()).fc1.weight
-    timm = SqueezeExcite(CONFIG, 256, key=getkey()).fc1.weight
+    deepmind = SqueezeExcite.init(config(numerics="deepmind"), 256, key=getkey()).fc1.weight
+    timm = SqueezeExcite.init(CONFIG, 256, key=getkey()).fc1.weight
     assert float(jnp.abs(deepmind).max()) < 2 * std + 1e-6 < float(jnp.abs(timm).max())
     assert float(jnp.std(timm)) == pytest.approx(std, rel=0.02)
     assert float(jnp.std(deepmind)) == pytest.approx(0.8796 * std, rel=0.02)  # that of a normal cut at 2
@@ -186,7 +186,7 @@ def test_squeeze_excite_of_deepmind_starts_from_a_cut_normal(getkey):
 
 @pytest.mark.parametrize("channels", [2, 4, 16, 33])
 def test_channel_attention_is_the_formula(channels: int, getkey):
-    attention = EfficientChannelAttention(config(eca_gamma=1.0), channels, key=getkey())
+    attention = EfficientChannelAttention.init(config(eca_gamma=1.0), channels, key=getkey())
     kernel = np.asarray(attention.conv.weight)[0, 0]
     assert len(kernel) == max(3, int(math.log2(channels) + 1) // 2 * 2 + 1)
     x = np.asarray(jr.normal(getkey(), (5, 4, channels)))
