@@ -2,13 +2,13 @@
 
 import dataclasses
 import math
-from typing import Literal, get_args
+from typing import Literal
 
 import cv2
 import numpy as np
 from jaxtyping import UInt8
 
-from nfnet_eqx._errors import InputError
+from nfnet_eqx._fields import COUNT, NOT_NEGATIVE, POSITIVE, Bounds, check_fields
 from nfnet_eqx.data._randaugment import randaugment
 
 # The pipeline decodes many pictures at once; a second layer of threads inside each resize costs more than it brings.
@@ -54,28 +54,27 @@ class Augment:
     repeats: int = 1
 
     def __post_init__(self) -> None:
-        rules = {
-            "crop": (self.crop in get_args(Crop), f"one of {', '.join(get_args(Crop))}"),
-            "crop_area": (
-                _is_range(self.crop_area) and self.crop_area[1] <= 1,
-                "two shares, 0 < smallest <= largest <= 1",
-            ),
-            "crop_ratio": (_is_range(self.crop_ratio), "two finite ratios, 0 < smallest <= largest"),
-            "crop_padding": (self.crop_padding >= 0, "0 or more"),
-            "randaugment_layers": (self.randaugment_layers >= 0, "0 or more"),
-            "randaugment_magnitude": (0 <= self.randaugment_magnitude <= 20, "from 0 to 20"),
-            "mixup": (0 <= self.mixup < math.inf, "0 or a positive number"),
-            "repeats": (self.repeats >= 1, "1 or more"),
-        }
-        faults = [
-            f"{name} (={getattr(self, name)!r}) must be {rule}" for name, (holds, rule) in rules.items() if not holds
-        ]
-        if faults:
-            raise InputError("Augment: " + "; ".join(faults))
+        check_fields(self, _BOUNDS, _combined_faults)
 
 
-def _is_range(bounds: tuple[float, float]) -> bool:
-    return 0 < bounds[0] <= bounds[1] < math.inf
+_BOUNDS = {
+    "crop_area": Bounds(0, 1, above=True),
+    "crop_ratio": POSITIVE,
+    "crop_padding": NOT_NEGATIVE,
+    "randaugment_layers": NOT_NEGATIVE,
+    "randaugment_magnitude": Bounds(0, 20),
+    "mixup": NOT_NEGATIVE,
+    "repeats": COUNT,
+}
+
+
+def _combined_faults(config: Augment) -> list[str]:
+    """Values that are possible one by one, and not together."""
+    return [
+        f"{name} must be the smallest, then the largest, got {bounds}"
+        for name, bounds in (("crop_area", config.crop_area), ("crop_ratio", config.crop_ratio))
+        if bounds[0] > bounds[1]
+    ]
 
 
 def vary(

@@ -10,13 +10,14 @@ import dataclasses
 import math
 import os
 from collections.abc import Mapping
-from typing import Any, Literal, TypeGuard, get_args
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float32, UInt8
 from PIL import Image
 
 from nfnet_eqx._errors import InputError
+from nfnet_eqx._fields import Bounds, check_fields, shown, typed_fields
 from nfnet_eqx.images._open import ImageLike, open_image
 
 CropMode = Literal["center", "squash", "border"]
@@ -34,10 +35,14 @@ DEEPMIND_MARGIN = 32
 
 # A config may come from a stranger, and so may a picture: bounds far beyond any published checkpoint, which keep the
 # resized picture, and what Pillow needs on the way to it, within 64 million pixels.
-_SIDES = (8, 2048)
-_CROP_PCTS = (0.25, 2.0)
-_MEANS = (-1000, 1000)
-_STDS = (1e-4, 1000)
+_BOUNDS = {
+    "input_size": Bounds(8, 2048),
+    "test_input_size": Bounds(8, 2048),
+    "crop_pct": Bounds(0.25, 2),
+    "test_crop_pct": Bounds(0.25, 2),
+    "mean": Bounds(-1000, 1000),
+    "std": Bounds(1e-4, 1000),
+}
 _MAX_RESIZED_PIXELS = 64 * 1024 * 1024
 
 
@@ -76,8 +81,7 @@ class Preprocess:
     resize: Resize = "timm"
 
     def __post_init__(self) -> None:
-        for name, value in _checked(vars(self)).items():
-            object.__setattr__(self, name, value)
+        check_fields(self, _BOUNDS, _combined_faults)
 
     def size(self, *, use_test_size: bool = True) -> tuple[int, int]:
         """Height and width of what `__call__` returns."""
@@ -146,7 +150,10 @@ class Preprocess:
                 fields[key] = size[1:] if isinstance(size, list | tuple) and len(size) == 3 else size
         for key in ("crop_pct", "test_crop_pct", "crop_mode", "interpolation", "mean", "std"):
             fields[key] = pretrained_cfg.get(key) or fields[key]
-        return cls(**_checked(fields))
+        values, faults = typed_fields(cls, fields, _BOUNDS)
+        if faults:
+            raise InputError("Preprocess: " + "; ".join(faults))
+        return cls(**values)
 
     def to_timm(self) -> dict[str, Any]:
         """The keys of a `pretrained_cfg` that are about pictures; `from_timm` is the inverse (but for `resize`)."""
@@ -159,55 +166,11 @@ class Preprocess:
         return cfg | {"crop_mode": self.crop_mode, "mean": list(self.mean), "std": list(self.std)}
 
 
-def _checked(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of a `Preprocess` in the types that it declares; JSON has lists, and does not tell 1 from 1.0."""
-    values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in fields.items()}
-    faults = _faults(values)
-    if faults:
-        raise InputError("preprocessing: " + "; ".join(faults))
-    for name in ("crop_pct", "test_crop_pct"):
-        values[name] = None if values[name] is None else float(values[name])
-    for name in ("mean", "std"):
-        values[name] = tuple(map(float, values[name]))
-    return values
-
-
-def _faults(values: Mapping[str, Any]) -> list[str]:
-    faults = []
-    low, high = _SIDES
-    for name in ("input_size", "test_input_size"):
-        size = values[name]
-        if size is None and name == "test_input_size":
-            continue
-        sides = size if isinstance(size, tuple) else ()
-        if len(sides) != 2 or not all(type(side) is int and low <= side <= high for side in sides):
-            faults.append(f"{name} (={size!r}) must be a height and a width, each from {low} to {high}")
-    low, high = _CROP_PCTS
-    for name in ("crop_pct", "test_crop_pct"):
-        share = values[name]
-        if share is None and name == "test_crop_pct":
-            continue
-        if not _is_number(share) or not low <= share <= high:
-            faults.append(f"{name} (={share!r}) must be a number from {low} to {high}")
-    for name, choices in (("crop_mode", CropMode), ("interpolation", Interpolation), ("resize", Resize)):
-        if values[name] not in get_args(choices):
-            faults.append(f"{name} (={values[name]!r}) must be one of {', '.join(get_args(choices))}")
-    for name, (low, high) in (("mean", _MEANS), ("std", _STDS)):
-        channels = values[name]
-        if not isinstance(channels, tuple) or not channels or not all(map(_is_number, channels)):
-            faults.append(f"{name} (={channels!r}) must be finite numbers, one a channel")
-        elif not all(low <= channel <= high for channel in channels):
-            faults.append(f"{name} (={channels!r}) must lie between {low} and {high}")
-    if not faults and len(values["mean"]) != len(values["std"]):
-        faults.append(f"mean (={values['mean']}) and std (={values['std']}) must have as many channels as each other")
-    return faults
-
-
-def _is_number(value: Any) -> TypeGuard[float]:
-    # math.isfinite cannot take an integer beyond the floats; the bounds refuse those.
-    return (isinstance(value, int) and not isinstance(value, bool)) or (
-        isinstance(value, float) and math.isfinite(value)
-    )
+def _combined_faults(config: Preprocess) -> list[str]:
+    """Values that are possible one by one, and not together."""
+    if len(config.mean) == len(config.std):
+        return []
+    return [f"mean and std must have as many channels as each other, got {shown(config.mean)} and {shown(config.std)}"]
 
 
 def _timm_resize(image: Image.Image, name: str, size: tuple[int, int], crop_pct: float, how: Preprocess) -> Image.Image:

@@ -2,16 +2,17 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from nfnet_eqx._errors import InputError
+from nfnet_eqx._fields import RATE, Bounds, check_fields, shown, typed_fields
 
 Activation = Literal["celu", "elu", "gelu", "leaky_relu", "relu", "relu6", "selu", "sigmoid", "silu", "tanh"]
 Attention = Literal["se", "eca"]
 Block = Literal["resnet", "regnet"]
 GammaIn = Literal["activation", "weight"]
 Numerics = Literal["timm", "deepmind"]
+OutputStride = Literal[8, 16, 32]
 Padding = Literal["same", "symmetric"]
 
 # A configuration may come from a stranger's file. These bounds are far above any published network and low enough that
@@ -110,19 +111,13 @@ class NFNetConfig:
     numerics: Numerics = "timm"
     drop_rate: float = 0.0
     stochastic_depth: float = 0.0
-    output_stride: int = 32
+    output_stride: OutputStride = 32
     in_channels: int = 3
     num_classes: int = 1000
     zero_init_head: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("depths", "widths", "stem_widths", "stem_strides", "stage_strides"):
-            value = getattr(self, name)
-            if isinstance(value, list):
-                object.__setattr__(self, name, tuple(value))
-        faults = _field_faults(vars(self)) or _combined_faults(self)
-        if faults:
-            raise InputError("NFNetConfig: " + "; ".join(faults))
+        check_fields(self, _BOUNDS, _combined_faults)
 
     @property
     def stem_stride(self) -> int:
@@ -146,15 +141,14 @@ class NFNetConfig:
             InputError: naming every key that is unknown or missing, and every value that is impossible.
         """
         known = {f.name: f for f in dataclasses.fields(cls)}
-        faults = [f"unknown key {_shown(k)} (={_shown(v)})" for k, v in fields.items() if k not in known]
+        faults = [f"unknown key {shown(k)} (={shown(v)})" for k, v in fields.items() if k not in known]
         faults += [
             f"{k!r} is missing" for k, f in known.items() if f.default is dataclasses.MISSING and k not in fields
         ]
         hint = ". Was it written by a newer nfnet_eqx?" if faults else ""
-        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items() if k in known}
-        faults += _field_faults(values)
-        if faults:
-            raise InputError("NFNetConfig: " + "; ".join(faults) + hint)
+        values, wrong = typed_fields(cls, fields, _BOUNDS)
+        if faults or wrong:
+            raise InputError("NFNetConfig: " + "; ".join(faults + wrong) + hint)
         return cls(**values)
 
 
@@ -164,76 +158,29 @@ def make_divisible(value: float, divisor: int, round_limit: float = 0.9) -> int:
     return rounded + divisor if rounded < round_limit * value else rounded
 
 
-_CHOICES = {
-    "block": get_args(Block),
-    "activation": get_args(Activation),
-    "gamma_in": get_args(GammaIn),
-    "padding": get_args(Padding),
-    "attention": (None, *get_args(Attention)),
-    "numerics": get_args(Numerics),
-    "output_stride": (8, 16, 32),
-}
-
-# Lowest and highest value of a number, or of each number in a sequence.
 _BOUNDS = {
-    "depths": (1, MAX_BLOCKS),
-    "widths": (1, MAX_WIDTH),
-    "stem_widths": (1, MAX_WIDTH),
-    "stem_strides": (1, 2),
-    "stem_kernel": (1, 15),
-    "stage_strides": (1, 2),
-    "bottleneck_ratio": (1e-3, 16),
-    "group_size": (1, MAX_WIDTH),
-    "alpha": (-1e3, 1e3),
-    "attention_gain": (-1e3, 1e3),
-    "se_ratio": (1e-3, 16),
-    "se_divisor": (1, MAX_WIDTH),
-    "eca_gamma": (1e-3, 1e3),
-    "eca_beta": (-1e3, 1e3),
-    "num_features": (1, MAX_WIDTH),
-    "channel_divisor": (1, MAX_WIDTH),
-    "std_conv_eps": (0, 1),
-    "drop_rate": (0, 1),
-    "stochastic_depth": (0, 1),
-    "in_channels": (1, MAX_WIDTH),
-    "num_classes": (0, MAX_CLASSES),
+    "depths": Bounds(1, MAX_BLOCKS),
+    "widths": Bounds(1, MAX_WIDTH),
+    "stem_widths": Bounds(1, MAX_WIDTH),
+    "stem_strides": Bounds(1, 2),
+    "stem_kernel": Bounds(1, 15),
+    "stage_strides": Bounds(1, 2),
+    "bottleneck_ratio": Bounds(1e-3, 16),
+    "group_size": Bounds(1, MAX_WIDTH),
+    "alpha": Bounds(-1e3, 1e3),
+    "attention_gain": Bounds(-1e3, 1e3),
+    "se_ratio": Bounds(1e-3, 16),
+    "se_divisor": Bounds(1, MAX_WIDTH),
+    "eca_gamma": Bounds(1e-3, 1e3),
+    "eca_beta": Bounds(-1e3, 1e3),
+    "num_features": Bounds(1, MAX_WIDTH),
+    "channel_divisor": Bounds(1, MAX_WIDTH),
+    "std_conv_eps": Bounds(0, 1),
+    "drop_rate": RATE,
+    "stochastic_depth": RATE,
+    "in_channels": Bounds(1, MAX_WIDTH),
+    "num_classes": Bounds(0, MAX_CLASSES),
 }
-
-
-def _field_faults(values: Mapping[str, Any]) -> list[str]:
-    """Fields whose value has the wrong type or size: a JSON file can hold anything."""
-    faults = []
-    for field in dataclasses.fields(NFNetConfig):
-        if field.name not in values:
-            continue
-        value, kind = values[field.name], field.type
-        if field.name in _CHOICES:
-            choices = _CHOICES[field.name]
-            ok = any(value is c or (type(value) is type(c) and value == c) for c in choices)
-            expected = "one of " + ", ".join(map(repr, choices))
-        elif kind == tuple[int, ...]:
-            ok = isinstance(value, tuple) and len(value) > 0 and all(type(v) is int for v in value)
-            expected = "a sequence of integers"
-        elif kind is float:
-            ok = type(value) is int or (type(value) is float and math.isfinite(value))
-            expected = "a finite number"
-        elif kind is bool:
-            ok, expected = isinstance(value, bool), "true or false"
-        elif kind == int | None:
-            ok, expected = value is None or type(value) is int, "an integer or None"
-        else:
-            ok, expected = type(value) is int, "an integer"
-        if not ok:
-            faults.append(f"{field.name} must be {expected}, got {_shown(value)}")
-        elif field.name in _BOUNDS and value is not None:
-            low, high = _BOUNDS[field.name]
-            numbers = value if isinstance(value, tuple) else (value,)
-            # A layer that drops everything divides by zero.
-            below = field.name in ("drop_rate", "stochastic_depth")
-            if not all(low <= v < high if below else low <= v <= high for v in numbers):
-                expected = f"in [{low}, {high})" if below else f"between {low} and {high}"
-                faults.append(f"{field.name} must lie {expected}, got {_shown(value)}")
-    return faults
 
 
 def _combined_faults(config: NFNetConfig) -> list[str]:
@@ -241,13 +188,13 @@ def _combined_faults(config: NFNetConfig) -> list[str]:
     faults = []
     if not len(config.depths) == len(config.widths) == len(config.stage_strides):
         faults.append(
-            f"depths, widths and stage_strides need one entry a stage, got {_shown(config.depths)}, "
-            f"{_shown(config.widths)} and {_shown(config.stage_strides)}"
+            f"depths, widths and stage_strides need one entry a stage, got {shown(config.depths)}, "
+            f"{shown(config.widths)} and {shown(config.stage_strides)}"
         )
     if len(config.stem_widths) != len(config.stem_strides):
         faults.append(
-            f"stem_widths and stem_strides need one entry a convolution, got {_shown(config.stem_widths)} and "
-            f"{_shown(config.stem_strides)}"
+            f"stem_widths and stem_strides need one entry a convolution, got {shown(config.stem_widths)} and "
+            f"{shown(config.stem_strides)}"
         )
     if sum(config.depths) > MAX_BLOCKS:
         faults.append(f"depths add up to {sum(config.depths)} blocks, more than {MAX_BLOCKS}")
@@ -256,9 +203,3 @@ def _combined_faults(config: NFNetConfig) -> list[str]:
     if config.padding == "symmetric" and config.stem_kernel % 2 == 0:
         faults.append(f"stem_kernel must be odd where padding is 'symmetric', got {config.stem_kernel}; use 'same'")
     return faults
-
-
-def _shown(value: Any) -> str:
-    """`repr`, cut where a stranger's file holds a megabyte."""
-    text = repr(value)
-    return text if len(text) <= 200 else text[:200] + "..."

@@ -1,11 +1,10 @@
 """`TrainConfig`: everything that decides a training run. A recipe is a function that returns one."""
 
 import dataclasses
-import math
 from pathlib import Path
 from typing import Any, Literal
 
-from nfnet_eqx._errors import InputError
+from nfnet_eqx._fields import COUNT, NOT_NEGATIVE, POSITIVE, RATE, Bounds, check_fields
 from nfnet_eqx.checkpoints import ClassOrder
 from nfnet_eqx.data import Augment
 from nfnet_eqx.images import Preprocess
@@ -30,6 +29,9 @@ class OptimizerConfig:
         sam_fraction: share of the batch that SAM's ascent gradient is taken on, 1 / a whole number.
         layer_decay: factor on the learning rate for each block between a parameter and the head.
         frozen: parameters that stay as they are, by the start of their names, such as `stem` or `stages.0`.
+
+    Raises:
+        InputError: naming every value that is impossible, and why.
     """
 
     learning_rate: float = 0.1
@@ -43,6 +45,9 @@ class OptimizerConfig:
     sam_fraction: float = 1.0
     layer_decay: float = 1.0
     frozen: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_fields(self, _OPTIMIZER_BOUNDS, _sam_faults)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -125,60 +130,50 @@ class TrainConfig:
     tensorboard: bool = False
 
     def __post_init__(self) -> None:
-        faults = [
-            f"{name} must be {what}, got {value!r}"
-            for name, (value, ok, what) in _bounds(self).items()
-            if value is not None and not (math.isfinite(value) and ok(value))
-        ]
-        share = 1 / self.optimizer.sam_fraction if 0 < self.optimizer.sam_fraction <= 1 else 0.5
-        if abs(share - round(share)) > 1e-6:
-            faults.append(
-                f"optimizer.sam_fraction must be 1 / a whole number (1, 0.5, ...), got {self.optimizer.sam_fraction}"
-            )
-        if faults:
-            raise InputError("TrainConfig: " + "; ".join(faults))
+        check_fields(self, _BOUNDS)
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as JSON values."""
         return _plain(dataclasses.asdict(self))
 
 
-def _bounds(config: TrainConfig) -> dict[str, tuple[Any, Any, str]]:
-    """Each number with what it must be."""
-    positive, not_negative = (lambda v: v > 0, "positive"), (lambda v: v >= 0, "0 or more")
-    rate, count = (lambda v: 0 <= v < 1, "in [0, 1)"), (lambda v: v >= 1, "1 or more")
-    optimizer = {
-        "learning_rate": not_negative,
-        "warmup": rate,
-        "momentum": rate,
-        "weight_decay": not_negative,
-        "clipping": positive,
-        "clipping_eps": positive,
-        "ema_decay": rate,
-        "sam_rho": not_negative,
-        "layer_decay": (lambda v: 0 < v <= 1, "in (0, 1]"),
-    }
-    bounds = {
-        "num_classes": count,
-        "image_size": count,
-        "eval_size": count,
-        "epochs": positive,
-        "batch_size": count,
-        "micro_batches": count,
-        "label_smoothing": rate,
-        "drop_rate": rate,
-        "stochastic_depth": rate,
-        "seed": (lambda v: 0 <= v < 2**31, "in [0, 2**31)"),
-        "eval_every_epochs": positive,
-        "checkpoint_every_steps": not_negative,
-        "keep": count,
-        "log_every_steps": count,
-        "num_threads": count,
-        "num_workers": not_negative,
-    }
-    return {name: (getattr(config, name), *bound) for name, bound in bounds.items()} | {
-        f"optimizer.{name}": (getattr(config.optimizer, name), *bound) for name, bound in optimizer.items()
-    }
+_OPTIMIZER_BOUNDS = {
+    "learning_rate": NOT_NEGATIVE,
+    "warmup": RATE,
+    "momentum": RATE,
+    "weight_decay": NOT_NEGATIVE,
+    "clipping": POSITIVE,
+    "clipping_eps": POSITIVE,
+    "ema_decay": RATE,
+    "sam_rho": NOT_NEGATIVE,
+    "sam_fraction": Bounds(0, 1, above=True),
+    "layer_decay": Bounds(0, 1, above=True),
+}
+_BOUNDS = {
+    "num_classes": COUNT,
+    "image_size": COUNT,
+    "eval_size": COUNT,
+    "epochs": POSITIVE,
+    "batch_size": COUNT,
+    "micro_batches": COUNT,
+    "label_smoothing": RATE,
+    "drop_rate": RATE,
+    "stochastic_depth": RATE,
+    "seed": Bounds(0, 2**31 - 1),
+    "eval_every_epochs": POSITIVE,
+    "checkpoint_every_steps": NOT_NEGATIVE,
+    "keep": COUNT,
+    "log_every_steps": COUNT,
+    "num_threads": COUNT,
+    "num_workers": NOT_NEGATIVE,
+}
+
+
+def _sam_faults(config: OptimizerConfig) -> list[str]:
+    share = 1 / config.sam_fraction
+    if abs(share - round(share)) <= 1e-6:
+        return []
+    return [f"sam_fraction must be 1 / a whole number (1, 0.5, ...), got {config.sam_fraction}"]
 
 
 def _plain(value: Any) -> Any:

@@ -304,4 +304,5 @@ def test_an_impossible_value_is_refused_by_name(key: str, value: Any):
 def test_all_faults_are_named_at_once():
     with pytest.raises(InputError) as error:
         Preprocess.from_timm({"crop_pct": 7, "crop_mode": "random", "std": [0]})
-    assert all(name in str(error.value) for name in ("crop_pct (=7)", "crop_mode (='random')", "std (=(0,))"))
+    faults = ("crop_pct must lie between 0.25 and 2, got 7", "crop_mode must be one of ", "std must lie between")
+    assert all(fault in str(error.value) for fault in faults)

@@ -100,11 +100,11 @@ def test_a_smaller_size_is_a_mean_over_areas():
     ],
 )
 def test_an_impossible_value_is_refused_by_name(field: str, value: object):
-    with pytest.raises(InputError, match=rf"{field} \(=") as caught:
+    with pytest.raises(InputError, match=f"Augment: {field} must ") as caught:
         Augment(**{field: value})
     assert repr(value) in str(caught.value)
 
 
 def test_all_impossible_values_are_named_at_once():
-    with pytest.raises(InputError, match=r"crop_padding \(=-1\).*repeats \(=0\)"):
+    with pytest.raises(InputError, match="crop_padding must be 0 or more, got -1; repeats must be 1 or more, got 0"):
         Augment(crop_padding=-1, repeats=0)

@@ -20,17 +20,27 @@ def test_every_impossible_value_is_named_at_once():
     with pytest.raises(InputError) as error:
         TrainConfig(
             model="dm_nfnet_f0", data=DATA, out=OUT, epochs=0.0, batch_size=0, label_smoothing=1.0, seed=-1,
-            optimizer=OptimizerConfig(learning_rate=float("nan"), sam_fraction=0.3),
         )  # fmt: skip
-    for name in (
-        "epochs",
-        "batch_size",
-        "label_smoothing",
-        "seed",
-        "optimizer.learning_rate",
-        "optimizer.sam_fraction",
+    for fault in (
+        "epochs must be positive, got 0.0",
+        "batch_size must be 1 or more, got 0",
+        "label_smoothing must lie in [0, 1), got 1.0",
+        "seed must lie between 0 and 2147483647, got -1",
     ):
-        assert f"{name} must be" in str(error.value)
+        assert fault in str(error.value)
+
+
+def test_every_impossible_value_of_the_optimizer_is_named_at_once():
+    with pytest.raises(InputError) as error:
+        OptimizerConfig(learning_rate=float("nan"), sam_fraction=1.5, layer_decay=0.0)
+    for fault in (
+        "learning_rate must be a finite number, got nan",
+        "sam_fraction must lie in (0, 1], got 1.5",
+        "layer_decay must lie in (0, 1], got 0.0",
+    ):
+        assert fault in str(error.value)
+    with pytest.raises(InputError, match=r"sam_fraction must be 1 / a whole number \(1, 0.5, ...\), got 0.3"):
+        OptimizerConfig(sam_fraction=0.3)
 
 
 def test_a_config_is_json():
