@@ -15,93 +15,9 @@ import math
 from typing import Any, get_args
 
 from nfnet_eqx._errors import InputError
-from nfnet_eqx.models import VARIANTS, Activation, NFNetConfig, make_divisible, plan_blocks
+from nfnet_eqx.models import REGNET_WIDTHS, VARIANTS, Activation, NFNetConfig, make_divisible, plan_blocks
 
-# The settings of a family that differ from timm's own defaults; the depths of each model are in VARIANTS.
-_DEFAULTS: dict[str, Any] = {
-    "alpha": 0.2,
-    "stem_type": "3x3",
-    "stem_chs": None,
-    "group_size": None,
-    "attn_layer": None,
-    "attn_kwargs": {},
-    "attn_gain": 2.0,
-    "width_factor": 1.0,
-    "bottle_ratio": 0.5,
-    "num_features": 0,
-    "ch_div": 8,
-    "reg": False,
-    "extra_conv": False,
-    "gamma_in_act": False,
-    "same_padding": False,
-    "std_conv_eps": 1e-5,
-    "skipinit": False,
-    "zero_init_fc": False,
-    "act_layer": "silu",
-}
-_NFNET = {
-    "channels": [256, 512, 1536, 1536],
-    "stem_type": "deep_quad",
-    "stem_chs": 128,
-    "group_size": 128,
-    "attn_layer": "se",
-    "attn_kwargs": {"rd_ratio": 0.5},
-    "num_features": 3072,
-    "extra_conv": True,
-    "act_layer": "gelu",
-}
-_DM_NFNET = _NFNET | {"gamma_in_act": True, "same_padding": True, "skipinit": True}
-_LIGHT = _NFNET | {"bottle_ratio": 0.25, "group_size": 64, "act_layer": "silu"}
-_LIGHT_SE = {"attn_kwargs": {"rd_ratio": 0.25, "rd_divisor": 8}}
-_LIGHT_ECA = {"attn_layer": "eca", "attn_kwargs": {}}
-_NF_REGNET = {
-    "group_size": 8,
-    "attn_layer": "se",
-    "attn_kwargs": {"rd_ratio": 0.5},
-    "width_factor": 0.75,
-    "bottle_ratio": 2.25,
-    "reg": True,
-}
-_NF_REGNET_CHANNELS = {
-    "nf_regnet_b0": [48, 104, 208, 440],
-    "nf_regnet_b1": [48, 104, 208, 440],
-    "nf_regnet_b2": [56, 112, 232, 488],
-    "nf_regnet_b3": [56, 128, 248, 528],
-    "nf_regnet_b4": [64, 144, 288, 616],
-    "nf_regnet_b5": [80, 168, 336, 704],
-}
-_NF_RESNET = {
-    "channels": [256, 512, 1024, 2048],
-    "stem_type": "7x7_pool",
-    "stem_chs": 64,
-    "bottle_ratio": 0.25,
-    "act_layer": "relu",
-}
 _STEM_TYPES = ("", "7x7", "7x7_pool", "3x3", "3x3_pool", "deep", "deep_pool", "deep_tiered", "deep_quad")
-
-
-def _family() -> dict[str, dict[str, Any]]:
-    """Each of timm's architectures by all of its settings."""
-    rows: dict[str, dict[str, Any]] = {}
-    for size in range(7):
-        rows[f"dm_nfnet_f{size}"] = _DM_NFNET
-    for size in range(8):
-        rows[f"nfnet_f{size}"] = _NFNET
-    rows["nfnet_l0"] = _LIGHT | _LIGHT_SE | {"num_features": 2304}
-    rows["eca_nfnet_l0"] = _LIGHT | _LIGHT_ECA | {"num_features": 2304}
-    for size in range(1, 4):
-        rows[f"eca_nfnet_l{size}"] = _LIGHT | _LIGHT_ECA
-    for name, channels in _NF_REGNET_CHANNELS.items():
-        rows[name] = _NF_REGNET | {"channels": channels, "num_features": 1280 * channels[-1] // 440}
-    for layers in (26, 50, 101):
-        rows[f"nf_resnet{layers}"] = _NF_RESNET
-        rows[f"nf_seresnet{layers}"] = _NF_RESNET | {"attn_layer": "se", "attn_kwargs": {"rd_ratio": 1 / 16}}
-        rows[f"nf_ecaresnet{layers}"] = _NF_RESNET | {"attn_layer": "eca"}
-    rows["test_nfnet"] = _LIGHT | _LIGHT_SE | {"channels": [32, 64, 96, 128], "num_features": 192, "group_size": 8}
-    return {name: _DEFAULTS | row | {"depths": list(VARIANTS[name].config.depths)} for name, row in rows.items()}
-
-
-TIMM_ARCHITECTURES: dict[str, dict[str, Any]] = _family()
 
 
 def config_from_timm(config_json: dict[str, Any]) -> tuple[str, NFNetConfig]:
@@ -137,6 +53,8 @@ def config_from_timm(config_json: dict[str, Any]) -> tuple[str, NFNetConfig]:
     }
     settings = TIMM_ARCHITECTURES[architecture] | given | model_args
     faults = _faults(settings)
+    if pretrained_cfg.get("label_names") and not faults and settings["num_classes"] < 0:
+        faults.append(f"num_classes must be 0 or more where label_names names classes, got {settings['num_classes']}")
     for key in ("custom_load", "label_offset"):
         if pretrained_cfg.get(key):
             faults.append(f"{key} (={pretrained_cfg[key]!r}) in pretrained_cfg is not supported")
@@ -231,7 +149,7 @@ def _faults(settings: dict[str, Any]) -> list[str]:
             ("reg", "extra_conv", "gamma_in_act", "same_padding", "skipinit", "zero_init_fc"),
         ),
         "a list of integers": (integers, ("depths", "channels")),
-        "'avg', the only pooling supported,": (lambda v: v == "avg", ("global_pool",)),
+        "'avg', the only pooling supported": (lambda v: v == "avg", ("global_pool",)),
         f"one of {_STEM_TYPES}": (lambda v: v in _STEM_TYPES, ("stem_type",)),
         f"one of {get_args(Activation)}": (lambda v: v in get_args(Activation), ("act_layer",)),
     }
@@ -322,8 +240,7 @@ def _build(architecture: str, settings: dict[str, Any]) -> NFNetConfig:
             attention_fields = {"se_ratio": 1e-3, "se_divisor": kwargs["rd_channels"]}
     elif attention == "eca":
         attention_fields = {"eca_gamma": kwargs.get("gamma", 2.0), "eca_beta": kwargs.get("beta", 1.0)}
-    config = dataclasses.replace(
-        VARIANTS[architecture].config,
+    fields = VARIANTS[architecture].config.to_dict() | dict(
         depths=depths,
         widths=tuple(scaled(width) for width in settings["channels"][: len(depths)]),
         stem_widths=stem_widths,
@@ -355,6 +272,7 @@ def _build(architecture: str, settings: dict[str, Any]) -> NFNetConfig:
         zero_init_head=settings["zero_init_fc"],
         **attention_fields,
     )
+    config = NFNetConfig.from_dict(fields)
     if attention == "se" and kwargs.get("rd_channels"):
         hidden = {make_divisible(w * 1e-3, kwargs["rd_channels"], 0.0) for w in _attention_widths(config)}
         if hidden != {kwargs["rd_channels"]}:
@@ -389,52 +307,71 @@ def _stem_type(config: NFNetConfig) -> str | None:
     return next((kind for kind in _STEM_TYPES[1:] if _stem(kind, config.stem_widths[-1]) == wanted), None)
 
 
+def _settings(config: NFNetConfig) -> dict[str, Any]:
+    """Everything that timm has to know of a network, in its words: `_build` makes the network of them again."""
+    attention_kwargs: dict[str, Any] = {}
+    if config.attention == "se":
+        attention_kwargs = {"rd_ratio": config.se_ratio, "rd_divisor": config.se_divisor}
+    elif config.attention == "eca" and (config.eca_gamma, config.eca_beta) != (2.0, 1.0):
+        attention_kwargs = {"gamma": config.eca_gamma, "beta": config.eca_beta}
+    return {
+        "depths": list(config.depths),
+        "channels": list(config.widths),
+        "stem_chs": config.stem_widths[-1],
+        "num_features": config.num_features or 0,
+        "width_factor": 1.0,
+        "stem_type": _stem_type(config),
+        "reg": config.block == "regnet",
+        "bottle_ratio": config.bottleneck_ratio,
+        "extra_conv": config.extra_conv,
+        "group_size": config.group_size or 0,
+        "ch_div": config.channel_divisor,
+        "act_layer": config.activation,
+        "gamma_in_act": config.gamma_in == "activation",
+        "same_padding": config.padding == "same",
+        "skipinit": config.skipinit,
+        "alpha": config.alpha,
+        "attn_layer": config.attention or "",
+        "attn_kwargs": attention_kwargs,
+        "attn_gain": config.attention_gain,
+        "std_conv_eps": config.std_conv_eps,
+        "zero_init_fc": config.zero_init_head,
+        "output_stride": config.output_stride,
+        "in_chans": config.in_channels,
+        "num_classes": config.num_classes,
+    }
+
+
+# What timm scales by `width_factor`.
+_SCALED = ("channels", "stem_chs", "num_features")
+
+
+def _architecture(name: str, config: NFNetConfig) -> dict[str, Any]:
+    """All settings of one of timm's architectures. It says the NF-RegNets as RegNets whose widths are scaled."""
+    if name not in REGNET_WIDTHS:
+        return _settings(config)
+    channels = list(REGNET_WIDTHS[name])
+    scaled = {"channels": channels, "stem_chs": None, "num_features": 1280 * channels[-1] // 440}
+    return _settings(config) | scaled | {"width_factor": 0.75}
+
+
+# The family without those that only DeepMind's code has.
+TIMM_ARCHITECTURES: dict[str, dict[str, Any]] = {
+    name: _architecture(name, variant.config)
+    for name, variant in VARIANTS.items()
+    if not name.endswith("_plus") and name != "dm_nfnet_f7"
+}
+
+
 def _model_args(architecture: str, config: NFNetConfig) -> dict[str, Any]:
     """The settings in which `config` differs from one of timm's architectures, as far as timm has them."""
-    base_settings = TIMM_ARCHITECTURES[architecture]
-    _, base = config_from_timm({"architecture": architecture})
-    model_args: dict[str, Any] = {}
-
-    def give(key: str, value: Any, *fields: str) -> None:
-        if any(getattr(config, field) != getattr(base, field) for field in fields):
-            model_args[key] = value
-
-    give("depths", list(config.depths), "depths")
+    wanted, base = _settings(config), _settings(config_from_timm({"architecture": architecture})[1])
+    without_effect = () if config.attention else ("attn_kwargs", "attn_gain")
+    different = {key for key in wanted if wanted[key] != base[key] and key not in without_effect}
     # Where the architecture scales its widths, one that differs takes all of them along.
-    sizes = ("widths", "stem_widths", "num_features")
-    coupled = base_settings["width_factor"] != 1.0
-    give("channels", list(config.widths), *(sizes if coupled else ("widths",)))
-    give("stem_chs", config.stem_widths[-1], *(sizes if coupled else ("stem_widths",)))
-    give("num_features", config.num_features or 0, *(sizes if coupled else ("num_features",)))
-    if coupled and "channels" in model_args:
-        model_args["width_factor"] = 1.0
-    if _stem_type(config) != base_settings["stem_type"]:
-        model_args["stem_type"] = _stem_type(config)
-    give("reg", config.block == "regnet", "block")
-    give("bottle_ratio", config.bottleneck_ratio, "bottleneck_ratio")
-    give("extra_conv", config.extra_conv, "extra_conv")
-    give("group_size", config.group_size or 0, "group_size")
-    give("ch_div", config.channel_divisor, "channel_divisor")
-    give("act_layer", config.activation, "activation")
-    give("gamma_in_act", config.gamma_in == "activation", "gamma_in")
-    give("same_padding", config.padding == "same", "padding")
-    give("skipinit", config.skipinit, "skipinit")
-    give("alpha", config.alpha, "alpha")
-    give("attn_layer", config.attention or "", "attention")
-    if config.attention == "se":
-        se_kwargs = {"rd_ratio": config.se_ratio, "rd_divisor": config.se_divisor}
-        give("attn_kwargs", se_kwargs, "attention", "se_ratio", "se_divisor")
-    elif config.attention == "eca":
-        eca_kwargs = {"gamma": config.eca_gamma, "beta": config.eca_beta}
-        give("attn_kwargs", eca_kwargs, "attention", "eca_gamma", "eca_beta")
-    if config.attention:
-        give("attn_gain", config.attention_gain, "attention_gain")
-    give("std_conv_eps", config.std_conv_eps, "std_conv_eps")
-    give("zero_init_fc", config.zero_init_head, "zero_init_head")
-    give("output_stride", config.output_stride, "output_stride")
-    give("in_chans", config.in_channels, "in_channels")
-    give("num_classes", config.num_classes, "num_classes")
-    return model_args
+    if different.intersection(_SCALED) and TIMM_ARCHITECTURES[architecture]["width_factor"] != 1.0:
+        different.update(_SCALED, ["width_factor"])
+    return {key: value for key, value in wanted.items() if key in different}
 
 
 def _differences(config: NFNetConfig, other: NFNetConfig) -> list[str]:

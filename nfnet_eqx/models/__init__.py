@@ -12,10 +12,11 @@ from nfnet_eqx.models._names import is_parameter, named_parameters, parameter_na
 from nfnet_eqx.models._nfnet import Block, NFNet, create_model, replaced
 from nfnet_eqx.models._plan import net_stride, plan_blocks
 from nfnet_eqx.models._surgery import parameter_mask, replace_head, replace_in_channels
-from nfnet_eqx.models._variants import VARIANTS, Variant, get_config, get_variant, list_models
+from nfnet_eqx.models._variants import REGNET_WIDTHS, VARIANTS, Variant, get_config, get_variant, list_models
 
 __all__ = [
     "MAX_BLOCKS",
+    "REGNET_WIDTHS",
     "VARIANTS",
     "Activation",
     "Block",

@@ -30,6 +30,24 @@ _F_WIDTHS = (256, 512, 1536, 1536)
 _F_PLUS_WIDTHS = (384, 768, 2048, 2048)
 _F_SIZES = ((192, 256), (224, 320), (256, 352), (320, 416), (384, 512), (416, 544), (448, 576), (480, 608))
 _DEEP_STEM_STRIDES = (2, 1, 1, 2)
+# The widths of the RegNet that each NF-RegNet takes three quarters of.
+REGNET_WIDTHS = {
+    "nf_regnet_b0": (48, 104, 208, 440),
+    "nf_regnet_b1": (48, 104, 208, 440),
+    "nf_regnet_b2": (56, 112, 232, 488),
+    "nf_regnet_b3": (56, 128, 248, 528),
+    "nf_regnet_b4": (64, 144, 288, 616),
+    "nf_regnet_b5": (80, 168, 336, 704),
+}
+# Depths, training and test size.
+_REGNETS = {
+    "nf_regnet_b0": ((1, 3, 6, 6), 192, 256),
+    "nf_regnet_b1": ((2, 4, 7, 7), 256, 288),
+    "nf_regnet_b2": ((2, 4, 8, 8), 240, 272),
+    "nf_regnet_b3": ((2, 5, 9, 9), 288, 320),
+    "nf_regnet_b4": ((2, 6, 11, 11), 320, 384),
+    "nf_regnet_b5": ((3, 7, 14, 14), 384, 456),
+}
 
 
 def _f_depths(size: int) -> tuple[int, ...]:
@@ -125,12 +143,8 @@ def _family() -> dict[str, Variant]:
     rows["eca_nfnet_l1"] = Variant(_nfnet_light(1, 3072, eca=True), 256, 320)
     rows["eca_nfnet_l2"] = Variant(_nfnet_light(2, 3072, eca=True), 320, 384)
     rows["eca_nfnet_l3"] = Variant(_nfnet_light(3, 3072, eca=True), 352, 448)
-    rows["nf_regnet_b0"] = Variant(_nf_regnet((1, 3, 6, 6), (48, 104, 208, 440)), 192, 256)
-    rows["nf_regnet_b1"] = Variant(_nf_regnet((2, 4, 7, 7), (48, 104, 208, 440)), 256, 288)
-    rows["nf_regnet_b2"] = Variant(_nf_regnet((2, 4, 8, 8), (56, 112, 232, 488)), 240, 272)
-    rows["nf_regnet_b3"] = Variant(_nf_regnet((2, 5, 9, 9), (56, 128, 248, 528)), 288, 320)
-    rows["nf_regnet_b4"] = Variant(_nf_regnet((2, 6, 11, 11), (64, 144, 288, 616)), 320, 384)
-    rows["nf_regnet_b5"] = Variant(_nf_regnet((3, 7, 14, 14), (80, 168, 336, 704)), 384, 456)
+    for name, (depths, *sizes) in _REGNETS.items():
+        rows[name] = Variant(_nf_regnet(depths, REGNET_WIDTHS[name]), *sizes)
     resnet_depths = {26: (2, 2, 2, 2), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
     for prefix, attention in (("nf_resnet", None), ("nf_seresnet", "se"), ("nf_ecaresnet", "eca")):
         for layers, depths in resnet_depths.items():

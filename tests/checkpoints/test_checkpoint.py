@@ -348,7 +348,7 @@ def test_a_resize_that_does_not_exist_is_refused(folder: Path) -> None:
     settings = json.loads((folder / "config.json").read_text())
     settings["nfnet_eqx"]["resize"] = "mine"
     (folder / "config.json").write_text(json.dumps(settings))
-    with pytest.raises(InputError, match="config.json: .*resize .='mine'."):
+    with pytest.raises(InputError, match="config.json: .*resize must be one of .* got 'mine'"):
         load_checkpoint(folder)
 
 
