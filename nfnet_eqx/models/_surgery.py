@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import PRNGKeyArray, PyTree
 
-from nfnet_eqx._errors import InputError
 from nfnet_eqx.models._names import is_parameter, parameter_name
 from nfnet_eqx.models._nfnet import Head, NFNet, replaced
 
@@ -31,29 +30,31 @@ def replace_head(model: NFNet, num_classes: int, *, key: PRNGKeyArray) -> NFNet:
 
 
 def replace_in_channels(model: NFNet, in_channels: int) -> NFNet:
-    """The network for pictures with another number of channels, its first convolution adapted by timm's rule.
+    """The network for images with another number of channels, its first convolution adapted by timm's rule.
 
-    One channel: the sum over RGB, which sees a grey picture as the three equal channels it stands for. Otherwise the
-    RGB kernels are repeated, cut to `in_channels` and scaled by `3 / in_channels`. Weight standardization then brings
-    every kernel to the same norm again: only the scale of the first convolution's outputs differs from a sum.
+    To one channel: the sum over the old ones, which sees a grey image as the equal channels it stands for. Otherwise
+    the old kernels are repeated, cut to `in_channels` and scaled by old / new. Weight standardization then brings every
+    kernel to the same norm again: only the scale of the first convolution's outputs differs from a sum.
+
+    timm does so from three channels, and to one channel also from two; from other counts it starts the first
+    convolution afresh or fails. Here the rule is the same from any count: one channel for radiographs, four with
+    near-infrared, 13 of a satellite.
 
     Args:
-        model: a network for RGB pictures, not folded.
-        in_channels: channels of the new pictures.
+        model: a network, not folded.
+        in_channels: channels of the new images.
 
     Raises:
-        InputError: the network is not one for RGB, or `in_channels` is impossible.
+        InputError: `in_channels` is impossible.
     """
-    if model.config.in_channels != 3:
-        raise InputError(f"model must have in_channels=3 to be adapted, got {model.config.in_channels}")
     config = dataclasses.replace(model.config, in_channels=in_channels)
+    old, new = model.config.in_channels, config.in_channels
     first = next(iter(model.stem))
     weight = model.stem[first].weight
-    if in_channels == 1:
+    if new == 1:
         weight = jnp.sum(weight, axis=1, keepdims=True)
     else:
-        repeats = -(-in_channels // 3)
-        weight = jnp.tile(weight, (1, repeats, 1, 1))[:, :in_channels] * jnp.asarray(3 / in_channels, weight.dtype)
+        weight = jnp.tile(weight, (1, -(-new // old), 1, 1))[:, :new] * jnp.asarray(old / new, weight.dtype)
     return replaced(eqx.tree_at(lambda m: m.stem[first].weight, model, weight), config=config)
 
 

@@ -15,8 +15,11 @@ def agc(clipping: float = 0.01, eps: float = 1e-3) -> optax.GradientTransformati
         \quad\text{if}\quad \frac{\|G_i\|}{\max(\|W_i\|, \epsilon)} > \lambda
 
     A unit is one output channel: the norm runs over every axis but the first, Equinox's and PyTorch's layout. A vector
-    in any disguise (biases, gains of shape `(out, 1, 1, 1)`, scalars) is one unit as a whole. optax's own
-    `adaptive_grad_clip` assumes the output axis *last* and is silently wrong on these weights.
+    in any disguise (biases, gains of shape `(out, 1, 1, 1)`, scalars) is one unit as a whole.
+
+    optax's own `adaptive_grad_clip` assumes the output axis *last* and is silently wrong on these weights. From optax
+    0.2.6 on it takes an `axis`, and with `axis=(1, 2, 3)` it does the same for a convolution's weight; but the axis is
+    one for all parameters, and a network also has matrices, vectors and scalars.
 
     Args:
         clipping: lambda, the largest ratio of gradient norm to parameter norm.

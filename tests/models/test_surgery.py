@@ -5,6 +5,7 @@ import dataclasses
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import jaxtyping
 import numpy as np
 import optax
 import pytest
@@ -57,10 +58,27 @@ def test_other_channels_follow_timms_rule(model, channels):
     same(other, model, but=("stem.conv1.weight",))
 
 
-def test_only_a_network_for_rgb_can_be_adapted(model):
-    grey = nfx.replace_in_channels(model, 1)
-    with pytest.raises(nfx.InputError, match="in_channels=3 to be adapted, got 1"):
-        nfx.replace_in_channels(grey, 2)
+@pytest.mark.parametrize("old", [1, 2, 4, 6, 13])
+@pytest.mark.parametrize("new", [1, 3, 6])
+def test_the_rule_is_the_same_from_any_number_of_channels(tiny, trained, old: int, new: int, monkeypatch):
+    model = trained(dataclasses.replace(tiny["nfnet"], in_channels=old))
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # users have no check of types
+    other = nfx.replace_in_channels(model, np.int64(new))  # pyright: ignore[reportArgumentType]
+    assert other.config == dataclasses.replace(model.config, in_channels=new)
+    before, after = np.asarray(model.stem["conv1"].weight), np.asarray(other.stem["conv1"].weight)
+    if new == 1:
+        expected = before.sum(axis=1, keepdims=True)
+    else:
+        expected = np.stack([before[:, i % old] for i in range(new)], axis=1) * (old / new)
+    np.testing.assert_allclose(after, expected, rtol=1e-6, atol=1e-6)
+    if new % old == 0 or new == 1:
+        # Equal channels, or whole repetitions of the old ones, are seen as before.
+        np.testing.assert_allclose(after.sum(axis=1), before.sum(axis=1), rtol=0, atol=1e-5)
+    same(other, model, but=("stem.conv1.weight",))
+
+
+def test_the_number_of_channels_there_already_changes_nothing(model):
+    same(nfx.replace_in_channels(model, 3), model, but=())
 
 
 def test_a_mask_splits_a_network_into_trained_and_frozen_parts(model):

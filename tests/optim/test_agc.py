@@ -78,6 +78,17 @@ def test_optaxs_own_clipping_is_wrong_on_these_weights_and_ours_is_right():
     assert np.all(np.delete(wrong, 7) < 0.5 * np.delete(before, 7)), "and crushes those that were fine"
 
 
+def test_optaxs_axis_serves_one_kind_of_parameter_only():
+    """What the docstring says of optax from 0.2.6 on."""
+    random = np.random.RandomState(0)
+    param, grad = (jnp.asarray(random.standard_normal((8, 4, 3, 3)), jnp.float32) for _ in range(2))
+    theirs = optax.adaptive_grad_clip(0.01, axis=(1, 2, 3))
+    ours, _ = agc(0.01).update(grad, optax.EmptyState(), param)
+    np.testing.assert_allclose(theirs.update(grad, optax.EmptyState(), param)[0], ours, rtol=1e-5)
+    with pytest.raises(ValueError, match="axis"):
+        theirs.update((grad, grad[:, 0, 0, 0]), optax.EmptyState(), (param, param[:, 0, 0, 0]))
+
+
 def test_zero_gradients_and_zero_parameters_are_safe():
     grads = {"none": jnp.zeros((4, 3, 1, 1)), "some": jnp.ones((4, 3, 1, 1)), "skipinit_gain": jnp.ones(())}
     params = jax.tree.map(jnp.zeros_like, grads)
