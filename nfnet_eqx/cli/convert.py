@@ -3,10 +3,12 @@
 import dataclasses
 import os
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import tyro
 
+from nfnet_eqx._class_names import check_class_names
 from nfnet_eqx._errors import InputError
 from nfnet_eqx.checkpoints import CONFIG_NAME, Checkpoint, config_to_timm
 from nfnet_eqx.convert import Converted
@@ -21,6 +23,7 @@ def convert(
     *,
     numerics: Numerics | None = None,
     architecture: str | None = None,
+    labels: Path | None = None,
 ) -> None:
     """Convert a checkpoint.
 
@@ -35,6 +38,7 @@ def convert(
     Examples:
         nfnet-eqx convert F0_haiku.npz dm_nfnet_f0 --numerics timm
         nfnet-eqx convert timm/dm_nfnet_f0.dm_in1k F0_haiku.npz
+        nfnet-eqx convert runs/flowers/checkpoints/700 renamed --labels names.txt
 
     Args:
         source: one of DeepMind's *_haiku.npz files (a pickle, of which nothing is executed, or a true npz), the folder
@@ -44,14 +48,14 @@ def convert(
         numerics: which function the parameters should be made for. By default the source's own; an .npz is always made
             for DeepMind's.
         architecture: insist that the source is this network, such as dm_nfnet_f0.
+        labels: a text file with other names for the classes, one a line, in the order of the network's.
 
     Raises:
         InputError: the source is broken or no such checkpoint, the destination exists, or it cannot hold the network.
     """
     _say(f"converting {source}")
-    made = library_convert(
-        _source(source), destination, numerics=numerics, architecture=architecture, known=published_files()
-    )
+    opened = _source(source) if labels is None else _with_labels(from_pretrained(source), labels)
+    made = library_convert(opened, destination, numerics=numerics, architecture=architecture, known=published_files())
     timm = "cannot open it" if made.path.suffix == ".npz" else _timm_opens(made)
     print(
         f"wrote {destination}: {made.architecture}, {made.parameters:,} parameters, "
@@ -63,6 +67,17 @@ def _source(source: str) -> str | Checkpoint:
     """A file or a checkpoint's folder as it is, to be read piece by piece; all else opened."""
     here = os.path.isfile(source) or os.path.isfile(os.path.join(source, CONFIG_NAME))
     return source if here and source not in bundled() else from_pretrained(source)
+
+
+def _with_labels(ckpt: Checkpoint, file: Path) -> Checkpoint:
+    try:
+        names = file.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError:
+        raise InputError(f"{file}: is not UTF-8 text; write it again") from None
+    try:
+        return dataclasses.replace(ckpt, labels=check_class_names(names, "--labels"))
+    except InputError as error:
+        raise InputError(f"{file}: {error}") from None
 
 
 def _timm_opens(made: Converted) -> str:

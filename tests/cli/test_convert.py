@@ -303,3 +303,19 @@ def test_as_a_program(tmp_path: Path):
     again = subprocess.run(command, cwd=DATA.parents[1], capture_output=True, text=True)
     assert (again.returncode, again.stdout) == (2, "")
     assert again.stderr == f"nfnet-eqx: {target}: exists; remove it or choose another destination\n"
+
+
+def test_a_network_is_exported_under_other_names_of_its_classes(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    names, file = [f"class number {i}" for i in range(10)], tmp_path / "names.txt"
+    file.write_text("\n".join(names) + "\n", encoding="utf-8")
+    convert("nfnet_cifar10", tmp_path / "renamed", "--labels", file, capsys=capsys)
+    renamed, original = from_pretrained(tmp_path / "renamed"), from_pretrained("nfnet_cifar10")
+    assert renamed.labels == tuple(names) and renamed.config == original.config
+    assert "class number 3" in (tmp_path / "renamed" / "README.md").read_text()
+
+    for content, message in ((b"one\ntwo\n", "2 labels for 10 classes"), (b"L\xf6we\n", "is not UTF-8 text")):
+        file.write_bytes(content)
+        assert main(["convert", "nfnet_cifar10", str(tmp_path / "other"), "--labels", str(file)]) == 2
+        error = capsys.readouterr().err
+        assert f"nfnet-eqx: {file}: " in error and message in error
+    assert not (tmp_path / "other").exists()
