@@ -15,7 +15,7 @@ import math
 from typing import Any, get_args
 
 from nfnet_eqx._errors import InputError
-from nfnet_eqx.models import REGNET_WIDTHS, VARIANTS, Activation, NFNetConfig, make_divisible, plan_blocks
+from nfnet_eqx.models import REGNET_WIDTHS, VARIANTS, ActivationName, NFNetConfig, make_divisible, plan_blocks
 
 _STEM_TYPES = ("", "7x7", "7x7_pool", "3x3", "3x3_pool", "deep", "deep_pool", "deep_tiered", "deep_quad")
 
@@ -151,7 +151,7 @@ def _faults(settings: dict[str, Any]) -> list[str]:
         "a list of integers": (integers, ("depths", "channels")),
         "'avg', the only pooling supported": (lambda v: v == "avg", ("global_pool",)),
         f"one of {_STEM_TYPES}": (lambda v: v in _STEM_TYPES, ("stem_type",)),
-        f"one of {get_args(Activation)}": (lambda v: v in get_args(Activation), ("act_layer",)),
+        f"one of {get_args(ActivationName)}": (lambda v: v in get_args(ActivationName), ("act_layer",)),
     }
     expected = {key: (kind, check) for kind, (check, keys) in kinds.items() for key in keys}
     faults = []

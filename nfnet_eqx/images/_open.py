@@ -11,7 +11,7 @@ from jaxtyping import Array
 from PIL import Image
 
 from nfnet_eqx._errors import InputError
-from nfnet_eqx.images._decode import decode_file, eight_bits, one_line, rgb, turn_of, turned
+from nfnet_eqx.images._formats import decode_file, eight_bits, one_line, rgb, turn_of, turned
 
 
 @runtime_checkable

@@ -3,7 +3,8 @@
 It knows no file format, no Hub and no image: a network's input is an array `(channels, height, width)`.
 """
 
-from nfnet_eqx.models._config import MAX_BLOCKS, Activation, NFNetConfig, Numerics, make_divisible
+from nfnet_eqx.models._activations import ActivationName
+from nfnet_eqx.models._config import MAX_BLOCKS, NFNetConfig, Numerics, make_divisible
 from nfnet_eqx.models._conv import FeatureMap, native_convolutions
 from nfnet_eqx.models._count import Count, count
 from nfnet_eqx.models._fold import fold
@@ -18,7 +19,7 @@ __all__ = [
     "MAX_BLOCKS",
     "REGNET_WIDTHS",
     "VARIANTS",
-    "Activation",
+    "ActivationName",
     "Block",
     "Count",
     "FeatureMap",

@@ -6,8 +6,8 @@ from typing import Any, Literal
 
 from nfnet_eqx._errors import InputError
 from nfnet_eqx._fields import RATE, Bounds, check_fields, shown, typed_fields
+from nfnet_eqx.models._activations import ActivationName
 
-Activation = Literal["celu", "elu", "gelu", "leaky_relu", "relu", "relu6", "selu", "sigmoid", "silu", "tanh"]
 Attention = Literal["se", "eca"]
 Block = Literal["resnet", "regnet"]
 GammaIn = Literal["activation", "weight"]
@@ -94,7 +94,7 @@ class NFNetConfig:
     bottleneck_floor: bool = True
     extra_conv: bool = True
     group_size: int | None = 128
-    activation: Activation = "gelu"
+    activation: ActivationName = "gelu"
     gamma_in: GammaIn = "weight"
     padding: Padding = "symmetric"
     skipinit: bool = False

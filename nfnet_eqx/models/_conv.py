@@ -19,6 +19,7 @@ import contextlib
 import contextvars
 import functools
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -168,7 +169,7 @@ def avg_pool2d(x: FeatureMap, stride: int, *, padding: Padding) -> FeatureMap:
     return total / jnp.asarray(rows[:, None, None] * columns[None, :, None], x.dtype)
 
 
-def _real_pixels(size: int, windows: int) -> np.ndarray | Array:
+def _real_pixels(size: Any, windows: Any) -> np.ndarray | Array:
     """How many of each window's two pixels are no padding.
 
     In NumPy, known before anything runs: XLA would take 20 s to find them for a large image. A size that is a symbol is

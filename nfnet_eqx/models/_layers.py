@@ -16,23 +16,9 @@ from jaxtyping import Array, Float, Float32, PRNGKeyArray
 
 from nfnet_eqx._errors import InputError
 from nfnet_eqx.models import _config
+from nfnet_eqx.models._activations import ACTIVATIONS, ActivationName, gamma
 from nfnet_eqx.models._config import Numerics, Padding, make_divisible
 from nfnet_eqx.models._conv import ConvWeight, FeatureMap, conv2d
-
-# Each nonlinearity with its gamma: the factor that gives activation(N(0, 1)) unit variance. These are the constants of
-# the released code, estimated there by sampling (within 0.1 % of the exact ones); published weights depend on them.
-_ACTIVATIONS: dict[_config.Activation, tuple[Callable[[Array], Array], float]] = {
-    "celu": (jax.nn.celu, 1.270926833152771),
-    "elu": (jax.nn.elu, 1.2716004848480225),
-    "gelu": (lambda x: jax.nn.gelu(x, approximate=False), 1.7015043497085571),
-    "leaky_relu": (jax.nn.leaky_relu, 1.70590341091156),
-    "relu": (jax.nn.relu, 1.7139588594436646),
-    "relu6": (jax.nn.relu6, 1.7131484746932983),
-    "selu": (jax.nn.selu, 1.0008515119552612),
-    "sigmoid": (jax.nn.sigmoid, 4.803835391998291),
-    "silu": (jax.nn.silu, 1.7881293296813965),
-    "tanh": (jnp.tanh, 1.5939117670059204),
-}
 
 
 class ShapesOnly:
@@ -42,19 +28,10 @@ class ShapesOnly:
 InitKey = PRNGKeyArray | ShapesOnly
 
 
-def gamma(activation: _config.Activation) -> float:
-    """The factor that makes `activation` preserve the variance of a standard normal input.
-
-    References:
-        2101.08692, section 3; 2102.06171, appendix C.
-    """
-    return _ACTIVATIONS[activation][1]
-
-
 class Activation(eqx.Module):
     """`scale * f(x)`."""
 
-    name: _config.Activation = eqx.field(static=True)
+    name: ActivationName = eqx.field(static=True)
     scale: float = eqx.field(static=True)
     numerics: Numerics = eqx.field(static=True)
 
@@ -62,7 +39,7 @@ class Activation(eqx.Module):
         if self.name == "gelu" and self.numerics == "deepmind":
             y = jax.nn.gelu(x, approximate=True)
         else:
-            y = _ACTIVATIONS[self.name][0](x)
+            y = ACTIVATIONS[self.name][0](x)
         return y if self.scale == 1 else y * jnp.asarray(self.scale, y.dtype)
 
 

@@ -1,13 +1,14 @@
 """Training and evaluation: one loop, from a CPU to many hosts, exact on resume."""
 
 from nfnet_eqx.checkpoints import RUN_NAME
-from nfnet_eqx.train._config import OptimizerConfig, TrainConfig
+from nfnet_eqx.train._config import TrainConfig
 from nfnet_eqx.train._distributed import init_distributed
 from nfnet_eqx.train._evaluate import Evaluation, Measure, evaluate
 from nfnet_eqx.train._evaluate_checkpoint import CheckpointEvaluation, ClassResult, evaluate_checkpoint
 from nfnet_eqx.train._loop import Result, train
 from nfnet_eqx.train._mesh import make_mesh, put_batch
 from nfnet_eqx.train._metrics import Writer, read_metrics
+from nfnet_eqx.train._optimizer import OptimizerConfig
 from nfnet_eqx.train._plot import plot_confusion, plot_curves
 from nfnet_eqx.train._published import Comparison
 from nfnet_eqx.train._start import find_start

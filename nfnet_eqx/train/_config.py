@@ -9,45 +9,9 @@ from nfnet_eqx.checkpoints import ClassOrder
 from nfnet_eqx.data import Augment
 from nfnet_eqx.images import Preprocess
 from nfnet_eqx.models import NFNetConfig
+from nfnet_eqx.train._optimizer import OptimizerConfig
 
 Precision = Literal["float32", "bfloat16"]
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class OptimizerConfig:
-    """SGD with AGC as in the papers, and what fine-tuning adds to it.
-
-    Attributes:
-        learning_rate: peak for a batch of 256; it is multiplied by `batch_size / 256` (the linear rule).
-        warmup: share of the run in which the learning rate rises linearly; a cosine to 0 follows.
-        momentum: of Nesterov's kind.
-        weight_decay: L2 coefficient of the weights; gains and biases are not decayed.
-        clipping: AGC's lambda; `None` trains without AGC.
-        clipping_eps: AGC's floor of a unit's parameter norm.
-        ema_decay: of the averaged parameters, which are then evaluated and exported; `None`: no average.
-        sam_rho: radius of sharpness-aware minimization; 0 turns it off.
-        sam_fraction: share of the batch that SAM's ascent gradient is taken on, 1 / a whole number.
-        layer_decay: factor on the learning rate for each block between a parameter and the head.
-        frozen: parameters that stay as they are, by the start of their names, such as `stem` or `stages.0`.
-
-    Raises:
-        InputError: naming every value that is impossible, and why.
-    """
-
-    learning_rate: float = 0.1
-    warmup: float = 5 / 360
-    momentum: float = 0.9
-    weight_decay: float = 2e-5
-    clipping: float | None = 0.01
-    clipping_eps: float = 1e-3
-    ema_decay: float | None = 0.99999
-    sam_rho: float = 0.0
-    sam_fraction: float = 1.0
-    layer_decay: float = 1.0
-    frozen: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        check_fields(self, _OPTIMIZER_BOUNDS, _sam_faults)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -137,18 +101,6 @@ class TrainConfig:
         return _plain(dataclasses.asdict(self))
 
 
-_OPTIMIZER_BOUNDS = {
-    "learning_rate": NOT_NEGATIVE,
-    "warmup": RATE,
-    "momentum": RATE,
-    "weight_decay": NOT_NEGATIVE,
-    "clipping": POSITIVE,
-    "clipping_eps": POSITIVE,
-    "ema_decay": RATE,
-    "sam_rho": NOT_NEGATIVE,
-    "sam_fraction": Bounds(0, 1, above=True),
-    "layer_decay": Bounds(0, 1, above=True),
-}
 _BOUNDS = {
     "num_classes": COUNT,
     "image_size": COUNT,
@@ -167,13 +119,6 @@ _BOUNDS = {
     "num_threads": COUNT,
     "num_workers": NOT_NEGATIVE,
 }
-
-
-def _sam_faults(config: OptimizerConfig) -> list[str]:
-    share = 1 / config.sam_fraction
-    if abs(share - round(share)) <= 1e-6:
-        return []
-    return [f"sam_fraction must be 1 / a whole number (1, 0.5, ...), got {config.sam_fraction}"]
 
 
 def _plain(value: Any) -> Any:

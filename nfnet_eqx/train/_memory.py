@@ -15,7 +15,8 @@ from jaxtyping import PyTree
 from nfnet_eqx._errors import InputError
 from nfnet_eqx.images import Preprocess
 from nfnet_eqx.train._config import TrainConfig
-from nfnet_eqx.train._step import Program, mean_loss, trained_mask
+from nfnet_eqx.train._optimizer import trained_mask
+from nfnet_eqx.train._step import Program, mean_loss
 
 # XLA stores less than what differentiation keeps on paper (it fuses, and computes cheap values twice), measured: 0.5 to
 # 1.0 of it on a CPU. So much over what is free, nothing helps, and the minutes of compiling are saved.

@@ -22,7 +22,6 @@ import optax
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, Key, PRNGKeyArray, PyTree, UInt8, UInt32
 
-from nfnet_eqx._errors import InputError
 from nfnet_eqx.data import mix
 from nfnet_eqx.images import Preprocess
 from nfnet_eqx.models import (
@@ -31,13 +30,11 @@ from nfnet_eqx.models import (
     NFNet,
     NFNetConfig,
     is_parameter,
-    named_parameters,
-    parameter_mask,
     replaced,
     skeleton,
 )
-from nfnet_eqx.optim import nfnet_sgd, sam_ascent, update_ema, warmup_cosine
-from nfnet_eqx.train._config import OptimizerConfig, TrainConfig
+from nfnet_eqx.optim import sam_ascent, update_ema
+from nfnet_eqx.train._config import TrainConfig
 from nfnet_eqx.train._mesh import (
     AXIS,
     BATCH,
@@ -49,6 +46,7 @@ from nfnet_eqx.train._mesh import (
     reduce_mean,
     shardings,
 )
+from nfnet_eqx.train._optimizer import make_optimizer, trained_mask
 
 Images = UInt8[Array, "b s s 3"]
 Labels = Int[Array, " b"]
@@ -128,39 +126,6 @@ def compile_step(program: Program, config: TrainConfig, mesh: Mesh) -> jax.stage
     images = jax.ShapeDtypeStruct((config.batch_size, config.image_size, config.image_size, 3), jnp.uint8)
     labels = jax.ShapeDtypeStruct((config.batch_size,), jnp.int32)
     return program.step.lower(state, *laid_out((images, labels), (BATCH, BATCH), mesh)).compile()
-
-
-def make_optimizer(
-    config: OptimizerConfig, *, batch_size: int, total_steps: int
-) -> tuple[optax.GradientTransformation, optax.Schedule]:
-    """The optimizer of a run, and its learning rate by step."""
-    schedule = warmup_cosine(
-        config.learning_rate * batch_size / 256, min(round(config.warmup * total_steps), total_steps - 1), total_steps
-    )
-    optimizer = nfnet_sgd(
-        schedule,
-        momentum=config.momentum,
-        weight_decay=config.weight_decay,
-        clipping=config.clipping,
-        eps=config.clipping_eps,
-        layer_decay=config.layer_decay,
-    )
-    return optimizer, schedule
-
-
-def trained_mask(params: PyTree, frozen: tuple[str, ...]) -> PyTree[bool]:
-    """True for every parameter that is trained: all but those whose name starts with an entry of `frozen`.
-
-    Raises:
-        InputError: an entry names no parameter, or all are frozen.
-    """
-    names = list(named_parameters(params))
-    strange = [entry for entry in frozen if not any(_below(name, entry) for name in names)]
-    if strange:
-        raise InputError(f"optimizer.frozen: no parameter's name starts with {', '.join(map(repr, strange))}")
-    if all(any(_below(name, entry) for entry in frozen) for name in names):
-        raise InputError(f"optimizer.frozen (={frozen}) leaves nothing to train")
-    return parameter_mask(params, lambda name: not any(_below(name, entry) for entry in frozen))
 
 
 def first_state(
@@ -316,8 +281,3 @@ class _Remat(eqx.Module):
 
     def __call__(self, x: FeatureMap, *, key: PRNGKeyArray | None = None, inference: bool | None = None) -> FeatureMap:
         return eqx.filter_checkpoint(self.block)(x, key=key, inference=inference)
-
-
-def _below(name: str, entry: str) -> bool:
-    """Whether `entry` is the name or the start of its path: `stages.1` covers `stages.1.0`, not `stages.10`."""
-    return name == entry or name.startswith(entry.removesuffix(".") + ".")

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from nfnet_eqx._errors import InputError
-from nfnet_eqx.images import _decode, check_file, open_image
+from nfnet_eqx.images import _formats, check_file, open_image
 
 ROOT = Path(__file__).resolve().parents[2]
 PHOTO = ROOT / "examples" / "images" / "chelsea.jpg"
@@ -49,7 +49,7 @@ def test_broken_exif_costs_neither_the_photo_nor_a_warning(tmp_path: Path, monke
     with Image.open(PHOTO) as photo:
         photo.save(path, exif=b"Exif\0\0MM\0*\0\0\0\x08\xff\xff" + b"\xff" * 40)
     assert open_image(path).size == (451, 300)
-    monkeypatch.setattr(_decode, "simplejpeg", None)
+    monkeypatch.setattr(_formats, "simplejpeg", None)
     assert open_image(path).size == (451, 300)
 
 

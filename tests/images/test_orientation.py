@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from nfnet_eqx.images import _decode, decode_image, open_image
+from nfnet_eqx.images import _formats, decode_image, open_image
 from nfnet_eqx.images._exif import jpeg_exif, jpeg_without_metadata, turn
 
 PHOTO = Path(__file__).resolve().parents[2] / "examples" / "images" / "chelsea.jpg"
@@ -48,7 +48,7 @@ def test_every_orientation_of_every_format_is_turned_as_pillow_turns_it(kind: st
 def test_without_simplejpeg_it_is_the_same(orientation: int, monkeypatch: pytest.MonkeyPatch):
     data = tagged(orientation)
     fast = decode_image(data)
-    monkeypatch.setattr(_decode, "simplejpeg", None)
+    monkeypatch.setattr(_formats, "simplejpeg", None)
     np.testing.assert_array_equal(decode_image(data), fast)
 
 

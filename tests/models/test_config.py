@@ -10,7 +10,8 @@ import hypothesis.strategies as st
 import pytest
 
 from nfnet_eqx import InputError, NFNetConfig, create_model, get_config, list_models
-from nfnet_eqx.models._config import MAX_BLOCKS, MAX_STEM, Activation, make_divisible
+from nfnet_eqx.models._activations import ActivationName
+from nfnet_eqx.models._config import MAX_BLOCKS, MAX_STEM, make_divisible
 
 FIELDS = [field.name for field in dataclasses.fields(NFNetConfig)]
 REQUIRED = ["depths", "widths", "stem_widths", "stem_strides"]
@@ -41,7 +42,7 @@ def possible_fields(draw: st.DrawFn) -> dict[str, Any]:
         bottleneck_floor=draw(st.booleans()),
         extra_conv=draw(st.booleans()),
         group_size=draw(st.none() | widths),
-        activation=draw(st.sampled_from(get_args(Activation))),
+        activation=draw(st.sampled_from(get_args(ActivationName))),
         gamma_in=draw(st.sampled_from(["activation", "weight"])),
         padding=padding,
         skipinit=draw(st.booleans()),

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from nfnet_eqx import InputError, NFNetConfig
-from nfnet_eqx.models import _config
+from nfnet_eqx.models._activations import ActivationName
 from nfnet_eqx.models._layers import (
     Activation,
     Conv2d,
@@ -49,11 +49,11 @@ DEFINITIONS: dict[Any, Any] = {
     "silu": lambda x: x * sigmoid(x),
     "tanh": np.tanh,
 }
-ACTIVATIONS = get_args(_config.Activation)
+ACTIVATIONS = get_args(ActivationName)
 
 
 @pytest.mark.parametrize("name", ACTIVATIONS)
-def test_gamma_preserves_the_variance_of_a_standard_normal_input(name: _config.Activation):
+def test_gamma_preserves_the_variance_of_a_standard_normal_input(name: ActivationName):
     x = np.linspace(-12, 12, 100_001)
     density = np.exp(-(x**2) / 2) / math.sqrt(2 * math.pi) * (x[1] - x[0])
     y = gamma(name) * DEFINITIONS[name](x)
@@ -62,7 +62,7 @@ def test_gamma_preserves_the_variance_of_a_standard_normal_input(name: _config.A
 
 
 @pytest.mark.parametrize("name", ACTIVATIONS)
-def test_activations_are_those_of_the_definition(name: _config.Activation):
+def test_activations_are_those_of_the_definition(name: ActivationName):
     x = np.linspace(-8, 8, 401)
     y = Activation(name=name, scale=1.5, numerics="timm")(jnp.asarray(x, jnp.float32))
     np.testing.assert_allclose(y, 1.5 * DEFINITIONS[name](x), rtol=0, atol=5e-6)

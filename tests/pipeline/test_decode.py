@@ -13,7 +13,7 @@ from PIL import Image, ImageOps
 
 from nfnet_eqx._errors import InputError
 from nfnet_eqx.data import Augment, Example, decode, eval_stream, train_stream
-from nfnet_eqx.images import _decode
+from nfnet_eqx.images import _formats
 
 ROOT = Path(__file__).resolve().parents[2]
 PHOTO = ROOT / "examples" / "images" / "chelsea.jpg"
@@ -50,7 +50,7 @@ def cases() -> dict[str, bytes]:
 @pytest.mark.parametrize("fast", [True, False], ids=["simplejpeg", "without simplejpeg"])
 def test_the_pixels_are_those_of_pillow(name: str, fast: bool, monkeypatch: pytest.MonkeyPatch):
     if not fast:
-        monkeypatch.setattr(_decode, "simplejpeg", None)
+        monkeypatch.setattr(_formats, "simplejpeg", None)
     data = cases()[name]
     # The name's suffix says nothing: ImageNet has a PNG named .JPEG.
     pixels = decode(Example(data, 0, "picture.JPEG"), orient=False)

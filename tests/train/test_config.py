@@ -9,7 +9,7 @@ import pytest
 from nfnet_eqx._errors import InputError
 from nfnet_eqx.data import Augment
 from nfnet_eqx.train import OptimizerConfig, TrainConfig
-from nfnet_eqx.train._step import make_optimizer
+from nfnet_eqx.train._optimizer import make_optimizer
 from nfnet_eqx.train.recipes import RECIPES, cifar10, finetune, imagenet, smoke, web
 from nfnet_eqx.zoo import from_pretrained
 

@@ -10,7 +10,8 @@ References:
 
 from pathlib import Path
 
-from nfnet_eqx.train._config import OptimizerConfig, TrainConfig
+from nfnet_eqx.train._config import TrainConfig
+from nfnet_eqx.train._optimizer import OptimizerConfig
 
 
 def finetune(data: Path, out: Path, model: str) -> TrainConfig:

@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 from nfnet_eqx.data import Augment
 from nfnet_eqx.models import get_variant
-from nfnet_eqx.train._config import OptimizerConfig, TrainConfig
+from nfnet_eqx.train._config import TrainConfig
+from nfnet_eqx.train._optimizer import OptimizerConfig
 
 
 class _Regularization(NamedTuple):

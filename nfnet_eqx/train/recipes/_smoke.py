@@ -8,7 +8,8 @@ from pathlib import Path
 from nfnet_eqx.data import Augment
 from nfnet_eqx.images import Preprocess
 from nfnet_eqx.models import NFNetConfig
-from nfnet_eqx.train._config import OptimizerConfig, TrainConfig
+from nfnet_eqx.train._config import TrainConfig
+from nfnet_eqx.train._optimizer import OptimizerConfig
 from nfnet_eqx.train.recipes._cifar10 import NETWORK
 
 

@@ -8,7 +8,8 @@ References:
 
 from pathlib import Path
 
-from nfnet_eqx.train._config import OptimizerConfig, TrainConfig
+from nfnet_eqx.train._config import TrainConfig
+from nfnet_eqx.train._optimizer import OptimizerConfig
 
 
 def web(data: Path, out: Path, model: str = "dm_nfnet_f0") -> TrainConfig:
