@@ -42,18 +42,22 @@ _LAZY = {
     "nfnet_eqx.zoo": ("from_pretrained", "push_to_hub"),
 }
 _PACKAGE_OF = {name: package for package, names in _LAZY.items() for name in names}
+# `nfx.train.train(...)` after `import nfnet_eqx as nfx` alone.
+_PACKAGES = ("checkpoints", "convert", "data", "images", "models", "optim", "train", "zoo")
 
 
 def __getattr__(name: str) -> _typing.Any:
-    if name not in _PACKAGE_OF:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     import importlib
 
+    if name in _PACKAGES:
+        return importlib.import_module(f"{__name__}.{name}")
+    if name not in _PACKAGE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(_PACKAGE_OF[name]), name)
 
 
 def __dir__() -> list[str]:
-    return sorted({*(name for name in globals() if not name.startswith("_") or name.startswith("__")), *__all__})
+    return sorted({*(name for name in globals() if name.startswith("__")), *__all__, *_PACKAGES})
 
 
 def list_models(pattern: str = "*", *, pretrained: bool = False) -> list[str]:

@@ -11,6 +11,8 @@ from nfnet_eqx._errors import InputError, first
 
 # A longer name is cut in messages.
 _LONG = 100
+# Far above any name (ImageNet's longest has 121), and a thousand of these still fit into a config.json.
+_LONGEST = 5_000
 
 
 def check_class_names(names: Sequence[Any], source: str, remedy: str = "give it another name") -> tuple[str, ...]:
@@ -64,6 +66,8 @@ def told_apart(name: str, others: Iterable[str]) -> str:
 
 
 def _fault(index: int, name: Any) -> str:
+    if isinstance(name, str) and len(name) > _LONGEST:
+        return f"the name of class {index} has {len(name):,} characters, more than {_LONGEST:,} ({name[:40]!r}...)"
     kinds = {unicodedata.category(character) for character in name} if isinstance(name, str) else {"no text"}
     if not kinds & {"no text", "Cc", "Cs"}:
         return ""

@@ -11,6 +11,11 @@ class InputError(ValueError):
     """
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a machine or a device had no more memory: Python's and NumPy's own error, or XLA's, told by its text."""
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "RESOURCE_EXHAUSTED" in str(error))
+
+
 def first(items: list[str], most: int = 8) -> str:
     """The first few of `items`, each cut where it is endless, and how many more there are."""
     shown = [item if len(item) <= 200 else item[:200] + "..." for item in items[:most]]

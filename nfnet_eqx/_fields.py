@@ -131,7 +131,7 @@ def _as(kind: Any, value: Any) -> Any:
     if kind in (int, bool, types.NoneType):
         return value if type(value) is kind else _WRONG
     if kind is Path:
-        return value if isinstance(value, str | os.PathLike) else _WRONG
+        return Path(value) if isinstance(value, str | os.PathLike) else _WRONG
     return value if isinstance(value, kind) else _WRONG
 
 

@@ -74,10 +74,10 @@ def write_json(path: Path, value: dict[str, Any]) -> None:
     path.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
-def digest(file: BinaryIO, algorithm: str = "sha256") -> str:
-    """The digest of an open file, whatever its name stands for by now; others may read it at the same time."""
+def digest(file: BinaryIO, algorithm: str = "sha256", prefix: bytes = b"") -> str:
+    """The digest of `prefix` and an open file, whatever its name stands for by now; others may read it as well."""
     # In large pieces: `hashlib.file_digest` takes small ones, and between them waits for its turn among the threads.
-    found, piece, position = hashlib.new(algorithm, usedforsecurity=False), memoryview(bytearray(_PIECE)), 0
+    found, piece, position = hashlib.new(algorithm, prefix, usedforsecurity=False), memoryview(bytearray(_PIECE)), 0
     while count := os.preadv(file.fileno(), [piece], position):
         found.update(piece[:count])
         position += count

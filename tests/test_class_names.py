@@ -41,3 +41,8 @@ def test_what_is_accepted_can_be_written_and_everything_else_is_one_error(names:
         assert "\n" not in str(error) and str(error).isprintable()
         return
     assert all(name.encode() is not None and unicodedata.is_normalized("NFC", name) for name in accepted)
+
+
+def test_a_name_of_megabytes_is_refused():
+    with pytest.raises(InputError, match=r"class 1 has 7,000,000 characters, more than 5,000 \('xxx"):
+        check_class_names(["cat", "x" * 7_000_000], "here")

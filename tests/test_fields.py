@@ -14,7 +14,7 @@ import pytest
 
 import nfnet_eqx as nfx
 from nfnet_eqx._errors import InputError
-from nfnet_eqx._fields import COUNT, NOT_NEGATIVE, POSITIVE, RATE, Bounds, check_fields
+from nfnet_eqx._fields import COUNT, NOT_NEGATIVE, POSITIVE, RATE, Bounds, check_fields, typed_fields
 from nfnet_eqx.data import Augment
 from nfnet_eqx.images import Preprocess
 from nfnet_eqx.train import OptimizerConfig, TrainConfig
@@ -150,3 +150,9 @@ def test_whatever_is_given_is_a_config_or_an_input_error(cls: type, data: st.Dat
             assert "\n" not in str(error)
             return
         assert cls(**vars(config)) == config
+
+
+def test_a_path_given_as_text_becomes_one():
+    values, faults = typed_fields(TrainConfig, {"data": "digits", "out": b"runs/x", "eval_data": Path("val")}, {})
+    assert values == {"data": Path("digits"), "eval_data": Path("val")}
+    assert faults == ["out must be a path, got b'runs/x'"]

@@ -7,14 +7,13 @@ them.
 
 import contextlib
 import errno
-import hashlib
 import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
 from nfnet_eqx._errors import InputError
-from nfnet_eqx._files import read_json, replacing, write_json
+from nfnet_eqx._files import digest, read_json, replacing, write_json
 from nfnet_eqx.checkpoints import CONFIG_NAME, FOREIGN_SUFFIXES, INDEX_NAME, WEIGHTS_NAME, read_index
 from nfnet_eqx.zoo._client import Client, is_hash
 
@@ -202,7 +201,7 @@ def check_hashes(
 
 def _digest(path: Path, algorithm: str, prefix: bytes = b"") -> str:
     with path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.new(algorithm, prefix)).hexdigest()
+        return digest(file, algorithm, prefix)
 
 
 def forget(repo_id: str, revision: str | None) -> None:

@@ -99,7 +99,8 @@ def _by_name(
         remedy = (
             "take that folder out"
             if by_id
-            else "rename them; or, if both have them in the same order, match them by index (evaluate's --by-index)"
+            else "rename them; or, if both have them in the same order, match them by index (class_order 'index', "
+            "evaluate's --by-index)"
         )
         raise InputError(
             f"{checkpoint} and {data} name their classes differently ({example}, whose first is "

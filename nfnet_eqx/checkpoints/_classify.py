@@ -76,8 +76,8 @@ def predict(
         raise InputError(
             "the network has no classifier (num_classes=0); load it with num_classes= to give it a new one"
         )
-    if top < 1:
-        raise InputError(f"top (={top}) must be at least 1")
+    if not isinstance(top, int | np.integer) or top < 1:
+        raise InputError(f"top (={top!r}) must be a whole number, at least 1")
     if labels is not None and len(labels) != classes:
         raise InputError(f"labels: {len(labels)} names for {classes} classes; give one a class, or None")
     if model.config.in_channels != 3:

@@ -188,7 +188,7 @@ def _is_state(path: Path) -> bool:
 
 def _read_network(folder: Path, config: NFNetConfig, dtype: DTypeLike | None, device: Placement | None) -> Any:
     """The network of a state: with the averaged parameters, where the run kept an average."""
-    import orbax.checkpoint as ocp
+    from nfnet_eqx._orbax import ocp
 
     sharding = device if isinstance(device, Sharding) else SingleDeviceSharding(device or jax.local_devices()[0])
     shapes, static = eqx.partition(skeleton(config), is_parameter)

@@ -44,7 +44,8 @@ def save_pretrained(ckpt: Checkpoint, folder: str | os.PathLike[str]) -> None:
 
     Args:
         ckpt: the checkpoint.
-        folder: is made where needed; a checkpoint that it holds is replaced, other files in it stay.
+        folder: is made where needed; a checkpoint that it holds is replaced, other files in it stay, its card too,
+            and the log says so: what it states was measured on other weights.
 
     Raises:
         InputError: `ckpt` is no checkpoint, its network was folded, or changed so that its configuration no longer
@@ -53,6 +54,8 @@ def save_pretrained(ckpt: Checkpoint, folder: str | os.PathLike[str]) -> None:
     _check(ckpt, folder)
     with replacing_folder(Path(folder), PARTS) as unfinished:
         _write(ckpt, named_parameters(ckpt.model), unfinished)
+    if os.path.exists(card := os.path.join(folder, CARD_NAME)):
+        _log.warning("%s: tells of the weights that were there before; write it anew, or remove it", card)
 
 
 def write_verified(

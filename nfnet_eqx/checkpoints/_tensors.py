@@ -29,6 +29,8 @@ MAX_SHARDS = 256
 
 # What PyTorch's DistributedDataParallel (DataParallel, too) and torch.compile put before each name.
 _WRAPPERS = ("module.", "_orig_mod.")
+# What AveragedModel puts beside them: how many networks it has averaged.
+_AVERAGED = "n_averaged"
 
 # Where parameters live: a device, or a sharding over several.
 Placement = jax.Device | jax.sharding.Sharding
@@ -72,7 +74,10 @@ class TensorFile(Mapping[str, np.ndarray]):
     def __init__(self, specs: dict[str, TensorSpec], places: dict[str, tuple[BinaryIO, int]], close: Any) -> None:
         self.close = close
         self._files = list(dict.fromkeys(file for file, _ in places.values()))
-        prefix = _wrappers(specs)
+        prefix = _wrappers(name for name in specs if name != _AVERAGED)
+        if prefix:
+            specs = {name: spec for name, spec in specs.items() if name != _AVERAGED}
+            places = {name: place for name, place in places.items() if name != _AVERAGED}
         self.specs = {name.removeprefix(prefix): spec for name, spec in specs.items()}
         self._places = {name.removeprefix(prefix): place for name, place in places.items()}
         if prefix:

@@ -7,7 +7,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from nfnet_eqx._errors import InputError
+from nfnet_eqx._errors import InputError, is_out_of_memory
 from nfnet_eqx.cli._text import printable
 
 
@@ -87,7 +87,7 @@ def report(error: BaseException) -> int:
         _say(str(error))
     elif isinstance(error, OSError):
         _say(f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error))
-    elif _is_out_of_memory(error):
+    elif is_out_of_memory(error):
         _say(f"not enough memory ({error}); {_LESS_MEMORY}")
     else:
         traceback.print_exception(error)
@@ -128,13 +128,6 @@ def _usage() -> str:
         f"commands:\n{commands}\n\n"
         "nfnet-eqx COMMAND --help shows a command's arguments and an example; nfnet-eqx --version the version.\n"
         "Exit status: 0; 2 if the input cannot be used; 1 if nfnet-eqx is at fault."
-    )
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    """NumPy's and Python's own error, or XLA's (told by its first word: this file loads no JAX)."""
-    return isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError) and str(error).startswith("RESOURCE_EXHAUSTED")
     )
 
 

@@ -22,7 +22,7 @@ def console_main() -> NoReturn:
     """
     global _owned
     _owned = True
-    signal.signal(signal.SIGINT, _leave)
+    _on_interrupt(_leave)
     _open_missing_streams()
     for name in ("huggingface_hub.file_download", "huggingface_hub.utils._http"):
         logging.getLogger(name).addFilter(_without_tokens)
@@ -32,14 +32,20 @@ def console_main() -> NoReturn:
     status = OK
     try:
         # Before it only modules are loaded: there is nothing to undo, and what is imported may swallow an interrupt.
-        call(sys.argv[1:], when_loaded=lambda: signal.signal(signal.SIGINT, _interrupt))
+        call(sys.argv[1:], when_loaded=lambda: _on_interrupt(_interrupt))
     except (Exception, KeyboardInterrupt) as error:
         if not _interrupted:  # else it is what XLA or Orbax made of that
             status = report(error)
     if _interrupted:
         _leave()  # without waiting for what the devices still compute
-    signal.signal(signal.SIGINT, _leave)
+    _on_interrupt(_leave)
     sys.exit(status)
+
+
+def _on_interrupt(handler: Callable[..., object]) -> None:
+    """Sets what Ctrl-C does, unless the process was started to ignore it (`nfnet-eqx ... &` in a script)."""
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, handler)
 
 
 @contextlib.contextmanager

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from nfnet_eqx._errors import InputError
 from nfnet_eqx._files import replacing
-from nfnet_eqx.checkpoints import Prediction, predict
+from nfnet_eqx.checkpoints import CONFIG_NAME, RUN_NAME, Prediction, predict
 from nfnet_eqx.cli._draw import MOST_CLASSES, MOST_PICTURES, draw_predictions, missing_glyphs
 from nfnet_eqx.cli._text import name, pad, printable, width
 from nfnet_eqx.images import SUFFIXES, Preprocess, check_file, open_image
@@ -80,6 +80,8 @@ def _pictures(images: tuple[Path, ...]) -> list[Path]:
         if image.is_dir():
             inside = sorted(path for path in image.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file())
             if not inside:
+                if any((image / name).is_file() for name in (CONFIG_NAME, RUN_NAME)):
+                    raise InputError(f"{image}: is a checkpoint, not a folder of images; give it as --model")
                 raise InputError(f"{image}: no picture in this folder ({', '.join(sorted(SUFFIXES))})")
             paths += inside
         else:

@@ -1,10 +1,12 @@
 """Pictures to learn from: sources, decoding, augmentation, and the stream of batches."""
 
 from nfnet_eqx._errors import InputError
+from nfnet_eqx._logging import root_logger_kept
 
 try:
-    import cv2 as _cv2  # noqa: F401
-    import grain as _grain  # noqa: F401
+    with root_logger_kept():
+        import cv2 as _cv2  # noqa: F401
+        import grain as _grain  # noqa: F401
 except ImportError as error:
     raise InputError(f"nfnet_eqx.data needs {error.name}: pip install 'nfnet-eqx[train]'") from None
 

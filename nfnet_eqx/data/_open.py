@@ -1,6 +1,7 @@
 """From a path to a source: what is there decides."""
 
 import logging
+import os
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -26,7 +27,7 @@ _NAMES: dict[Split, tuple[str, ...]] = {
 }
 
 
-def open_source(path: Path, split: Split, *, whole: bool = False) -> Source:
+def open_source(path: str | os.PathLike[str], split: Split, *, whole: bool = False) -> Source:
     """The pictures of one split of a data set on disk.
 
     A folder named after the split (`train`; `validation`, `valid`, `val` or `test`) is entered first. Then the first of
@@ -47,6 +48,7 @@ def open_source(path: Path, split: Split, *, whole: bool = False) -> Source:
         InputError: the path or the split does not exist, there is nothing to open, a file is damaged or contradicts
             itself, or a class has no images or a name that no checkpoint can hold; the message names it.
     """
+    path = Path(path)
     try:
         if str(path) == "digits" and not path.exists():
             return _digits(split)

@@ -7,12 +7,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import orbax.checkpoint as ocp
 from jax.sharding import Mesh
 from jaxtyping import PyTree
-from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from nfnet_eqx._errors import InputError
+from nfnet_eqx._orbax import ocp, preservation_policy
 from nfnet_eqx.train._mesh import laid_out
 from nfnet_eqx.train._step import TrainState
 

@@ -170,10 +170,7 @@ class _Evaluations:
         """Evaluates the state after `step` steps, and notes its numbers."""
         network = eqx.combine(state.params if state.ema is None else state.ema, self._run.program.static)
         evaluation = _evaluate(self._run, network, self._run.config.precision)
-        numbers = {"loss": evaluation.loss, "top1": evaluation.top1}
-        if evaluation.num_classes > 5:  # else it is 100 %, whatever the network
-            numbers["top5"] = evaluation.top5
-        self._log.write(step, "eval", numbers | {"epoch": step / self._run.steps_per_epoch})
+        self._log.write(step, "eval", _numbers(evaluation) | {"epoch": step / self._run.steps_per_epoch})
         self._checkpoints.rate(step, evaluation.top1)
         self._last = step, evaluation
 
@@ -197,7 +194,7 @@ def _finish(run: Prepared, state: TrainState, checkpoints: Checkpoints, evaluati
     evaluation = evaluations.in_float32(step) or _evaluate(run, network, "float32")
     why = "the best on the evaluation images" if config.export == "best" else "the last"
     exported = f"step {step:,} of {run.total_steps:,}, {why}"
-    results = {"top1": evaluation.top1, "top5": evaluation.top5, "loss": evaluation.loss}
+    results = _numbers(evaluation)
     about = run.about | {"training": {"exported": exported} | run.about["training"]}
     on_first_process(lambda: export(network, config.out / EXPORT_NAME, **about, results=results))
     _log.info("%s: exported %s: top-1 %.2f %%", config.out / EXPORT_NAME, exported, evaluation.top1)
@@ -208,6 +205,12 @@ def _finish(run: Prepared, state: TrainState, checkpoints: Checkpoints, evaluati
         checkpoint=config.out / EXPORT_NAME,
         exported_step=step,
     )
+
+
+def _numbers(evaluation: Evaluation) -> dict[str, float]:
+    """What the log and the card state; of five classes or fewer, top-5 is 100 % whatever the network."""
+    top5 = {"top5": evaluation.top5} if evaluation.num_classes > 5 else {}
+    return {"loss": evaluation.loss, "top1": evaluation.top1, **top5}
 
 
 def _evaluate(run: Prepared, network: NFNet, precision: Precision) -> Evaluation:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 from jaxtyping import PyTree
 
-from nfnet_eqx._errors import InputError
+from nfnet_eqx._errors import InputError, is_out_of_memory
 from nfnet_eqx.images import Preprocess
 from nfnet_eqx.train._config import TrainConfig
 from nfnet_eqx.train._optimizer import trained_mask
@@ -63,9 +63,9 @@ def out_of_memory_explained(config: TrainConfig) -> Iterator[None]:
     try:
         yield
     except (MemoryError, jax.errors.JaxRuntimeError) as error:
-        reason = " ".join(str(error).split()) or "this machine has no more"
-        if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in reason:
+        if not is_out_of_memory(error):
             raise
+        reason = " ".join(str(error).split()) or "this machine has no more"
         raise InputError(
             f"{config.out}: out of memory ({reason[:200]}); {_remedy(config)}. The last saved state, if there is one, "
             "is kept"

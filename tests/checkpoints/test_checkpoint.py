@@ -423,3 +423,12 @@ def test_every_bundled_checkpoint_opens_by_its_name() -> None:
 def test_what_is_neither_is_refused(source: str, reason: str) -> None:
     with pytest.raises(InputError, match=reason):
         from_pretrained(source)
+
+
+def test_the_count_of_averaged_networks_is_no_parameter(folder: Path) -> None:
+    """torch.optim.swa_utils.AveragedModel puts it beside the names, all of which begin with `module.`."""
+    expected, weights = load_checkpoint(folder).model, folder / "model.safetensors"
+    tensors = {f"module.{name}": array for name, array in read_safetensors(weights).items()}
+    write_safetensors(weights, tensors | {"n_averaged": np.asarray(7)})
+    forget_digests(folder)
+    assert_same_parameters(load_checkpoint(folder).model, expected)

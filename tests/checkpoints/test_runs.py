@@ -2,6 +2,8 @@
 
 import copy
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,8 @@ from nfnet_eqx.checkpoints import exported_by, load_run, read_run, run_of, saved
 from nfnet_eqx.images import Preprocess
 from nfnet_eqx.models import get_config
 from nfnet_eqx.zoo import from_pretrained
+
+ROOT = Path(__file__).resolve().parents[2]
 
 NETWORK = get_config("dm_nfnet_f0")
 RECORD: dict[str, Any] = {
@@ -119,3 +123,9 @@ def test_any_other_value_is_read_or_refused_and_nothing_else(
         read_run(folder)
     except InputError as error:
         assert str(error).startswith(str(folder / "run.json"))
+
+
+def test_what_is_imported_gives_the_programs_root_logger_no_handler():
+    code = "import logging, nfnet_eqx.train, nfnet_eqx._orbax; print(logging.root.handlers)"
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert (result.returncode, result.stdout) == (0, "[]\n"), result.stderr

@@ -264,3 +264,10 @@ def test_arrays_are_made_one_at_a_time_to_be_written_and_to_be_compared(tmp_path
     write_verified(bare, tmp_path / "ckpt", History(), tensors=tensors)
     assert number_of(tmp_path / "ckpt") == 4
     assert sorted(made) == sorted([*tensors, *tensors])
+
+
+def test_a_card_of_other_weights_is_told_of(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    write_verified(checkpoint(1), tmp_path / "x", History(results={"top1": 99.0}))
+    save_pretrained(checkpoint(2), tmp_path / "x")
+    assert "99.00" in (tmp_path / "x" / "README.md").read_text()
+    assert "README.md: tells of the weights that were there before" in caplog.text

@@ -254,3 +254,9 @@ def test_what_the_sheet_cannot_write_is_said(
     assert main(["classify", str(tmp_path / file), "--model", model, "--save", str(tmp_path / "sheet.png")]) == 0
     said = [record.getMessage() for record in caplog.records if "boxes" in record.getMessage()]
     assert [message.endswith(f"no glyphs for {boxes}") for message in said] == ([True] if boxes else [])
+
+
+def test_a_checkpoint_where_images_belong_is_told_as_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    (tmp_path / "config.json").write_text("{}")
+    assert main(["classify", str(tmp_path)]) == 2
+    assert "is a checkpoint, not a folder of images; give it as --model" in capsys.readouterr().err

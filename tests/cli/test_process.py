@@ -90,6 +90,7 @@ def test_what_an_encoding_lacks_is_escaped(environment: dict[str, str]):
 
 INTERRUPTED = """
 import os, signal, sys, threading, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever the tests were started with
 from nfnet_eqx.cli import console_main
 
 def interrupt():
@@ -116,6 +117,7 @@ def test_an_interrupt_early_ends_it_at_once_without_a_traceback(seconds: float, 
 
 CALLBACK = """
 import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from nfnet_eqx.cli import _process
 
 class Callback:
@@ -139,6 +141,7 @@ def test_an_interrupt_that_python_would_ignore_ends_it_too():
 
 MASKED = """
 import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from nfnet_eqx.cli import _process
 
 def call(argv, when_loaded):
@@ -229,3 +232,24 @@ def test_too_little_memory_is_not_told_as_our_fault(
 def test_json_is_what_a_pipe_carries():
     result = shell('"$@" list nfnet_f0 --json')
     assert [row["name"] for row in json.loads(result.stdout)] == ["nfnet_f0"] and result.stderr == ""
+
+
+IGNORED = """
+import signal
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+from nfnet_eqx.cli import _process
+
+def call(argv, when_loaded):
+    when_loaded()
+    signal.raise_signal(signal.SIGINT)
+    print("went on")
+
+_process.call = call
+_process.console_main()
+"""
+
+
+def test_an_interrupt_that_the_caller_ignores_stays_ignored():
+    """A shell starts `nfnet-eqx ... &` in a script so: Ctrl-C is not meant for it."""
+    result = subprocess.run([sys.executable, "-c", IGNORED], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert (result.returncode, result.stdout, result.stderr) == (0, "went on\n", "")
