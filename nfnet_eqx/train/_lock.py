@@ -26,14 +26,15 @@ _held: set[str] = set()
 def locked(folder: Path) -> Iterator[None]:
     """Holds the lock of a run's folder, which exists.
 
-    A lock is taken over when its process is gone from this machine, or when it was not touched for three minutes.
+    A lock is taken over when it was not touched for three minutes, or at once when its process is known to be gone:
+    where this process would see it.
 
     Raises:
         InputError: another process trains here; the message says which, where, and since when.
     """
     file, token = folder / LOCK_NAME, secrets.token_hex(8)
     owner = {
-        "host": socket.gethostname(),
+        **_place(),
         "process": os.getpid(),
         "since": time.strftime("%Y-%m-%d %H:%M:%S"),
         "token": token,
@@ -41,7 +42,7 @@ def locked(folder: Path) -> Iterator[None]:
     _take(file, json.dumps(owner).encode())
     _held.add(token)
     ended = threading.Event()
-    beat = threading.Thread(target=_touch, args=(file, ended), name="run-lock", daemon=True)
+    beat = threading.Thread(target=_touch, args=(file, token, ended), name="run-lock", daemon=True)
     beat.start()
     try:
         yield
@@ -49,13 +50,12 @@ def locked(folder: Path) -> Iterator[None]:
         ended.set()
         beat.join()
         _held.discard(token)
-        if _read(file).get("token") == token:  # not where somebody took it for left behind
-            file.unlink(missing_ok=True)
+        _remove(file, token)
 
 
 def _take(file: Path, content: bytes) -> None:
     """Makes the file, as the only one who does."""
-    own = file.with_name(f".{LOCK_NAME}.{secrets.token_hex(4)}")
+    own = _temporary(file)
     own.write_bytes(content)
     try:
         for _ in range(3):
@@ -66,14 +66,31 @@ def _take(file: Path, content: bytes) -> None:
                 raise InputError(
                     f"out (={file.parent}): a run is going on there, in process {found.get('process', '?')} on "
                     f"{found.get('host', '?')} since {found.get('since', '?')}; wait for it, stop it, or choose "
-                    f"another folder (if it is gone for certain, delete {file})"
+                    f"another folder (if it is gone for certain, delete {file}, or wait three minutes)"
                 )
-            # Of two who find it left behind, one takes it away; its new lock is not the one that was looked at.
-            if _read(file).get("token") == found.get("token"):
-                file.unlink(missing_ok=True)
+            _remove(file, found.get("token"))
         raise InputError(f"{file}: several processes start a run here at once; start one")
     finally:
         own.unlink(missing_ok=True)
+
+
+def _remove(file: Path, token: object) -> None:
+    """Removes the lock of this token; one of another, who may have come since it was looked at, stays."""
+    if _read(file).get("token") != token:
+        return
+    # Under a name that nobody else knows it cannot become another's between the look and the removal.
+    aside = _temporary(file)
+    try:
+        os.rename(file, aside)
+    except FileNotFoundError:
+        return
+    if _read(aside).get("token") != token:
+        _appeared(aside, file)
+    aside.unlink(missing_ok=True)
+
+
+def _temporary(file: Path) -> Path:
+    return file.with_name(f".{LOCK_NAME}.{secrets.token_hex(4)}")
 
 
 def _appeared(own: Path, file: Path) -> bool:
@@ -96,7 +113,7 @@ def _left_behind(file: Path, owner: dict[str, Any]) -> bool:
             return True
     except FileNotFoundError:
         return True
-    if owner.get("host") != socket.gethostname() or type(owner.get("process")) is not int:
+    if any(owner.get(name) != here for name, here in _place().items()) or type(owner.get("process")) is not int:
         return False
     if owner["process"] == os.getpid():
         return owner.get("token") not in _held
@@ -109,6 +126,16 @@ def _left_behind(file: Path, owner: dict[str, Any]) -> bool:
     return False
 
 
+def _place() -> dict[str, str | None]:
+    """Where a process number means one process: containers of one name, on one disk, each have their own numbers."""
+    place: dict[str, str | None] = {"host": socket.gethostname(), "boot": None, "process_namespace": None}
+    with contextlib.suppress(OSError):  # not Linux
+        place["boot"] = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    with contextlib.suppress(OSError):
+        place["process_namespace"] = os.readlink("/proc/self/ns/pid")
+    return place
+
+
 def _read(file: Path) -> dict[str, Any]:
     try:
         owner = json.loads(file.read_bytes())
@@ -117,7 +144,11 @@ def _read(file: Path) -> dict[str, Any]:
     return owner if isinstance(owner, dict) else {}
 
 
-def _touch(file: Path, ended: threading.Event) -> None:
+def _touch(file: Path, token: str, ended: threading.Event) -> None:
+    """Keeps a lock young, until the end or until somebody took it for left behind and it is another's."""
     while not ended.wait(_BEAT):
+        found = _read(file).get("token", token)  # a file that cannot be read just now may be ours
+        if found != token:
+            return
         with contextlib.suppress(OSError):
             os.utime(file)

@@ -85,7 +85,8 @@ def train(
     with out_of_memory_explained(config), contextlib.ExitStack() as stack:
         run, pretrained = prepare(config, recipe)
         config, mesh, program = run.config, run.mesh, run.program
-        stack.enter_context(holding(config.out, run.settings, bytes_needed=run.state_bytes * (config.keep + 2)))
+        bytes_needed = run.state_bytes * (config.keep + 2)
+        stack.enter_context(holding(config.out, run.settings, found=run.found, bytes_needed=bytes_needed))
         announce(run)
         folder = config.out / STATES_NAME
         checkpoints = stack.enter_context(

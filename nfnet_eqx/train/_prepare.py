@@ -42,6 +42,7 @@ class Prepared:
         program: what it computes.
         steps_per_epoch: steps in a pass over the data, which need not be whole.
         total_steps: steps in all.
+        found: what its folder held of it; `None`: it begins.
         settings: what `run.json` says.
         about: what its checkpoint will say: the arguments of `export` that are known before it is trained.
     """
@@ -54,6 +55,7 @@ class Prepared:
     program: Program
     steps_per_epoch: float
     total_steps: int
+    found: Run | None
     settings: dict[str, Any]
     about: dict[str, Any]
 
@@ -108,6 +110,7 @@ def prepare(config: TrainConfig, recipe: str) -> tuple[Prepared, NFNet | None]:
         program=program,
         steps_per_epoch=steps_per_epoch,
         total_steps=total_steps,
+        found=run,
         settings=settings,
         about=about,
     )

@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib.metadata
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,7 +17,7 @@ from nfnet_eqx._files import replacing, write_json
 from nfnet_eqx.checkpoints import RUN_NAME, STATES_NAME, Run, read_run, saved_steps
 from nfnet_eqx.data import Source
 from nfnet_eqx.train._config import TrainConfig
-from nfnet_eqx.train._lock import locked
+from nfnet_eqx.train._lock import LOCK_NAME, locked
 from nfnet_eqx.train._start import Start
 
 CURVES_NAME = "curves.png"
@@ -28,8 +29,11 @@ _MAY_CHANGE = {
     "export", "log_every_steps", "num_threads", "num_workers", "tensorboard",
 }  # fmt: skip
 
-# What a file manager leaves in a folder that it shows.
-_NO_FILES_OF_OURS = {".DS_Store", "Thumbs.db", "desktop.ini"}
+# What may lie in a folder that is nobody's: from a file manager, or from a run that was killed before it had a record.
+_NOBODYS = re.compile(
+    r"\.DS_Store|Thumbs\.db|desktop\.ini"
+    rf"|{re.escape(LOCK_NAME)}|\.{re.escape(LOCK_NAME)}\.[0-9a-f]{{8}}|\.{re.escape(RUN_NAME)}\.[0-9a-f]{{8}}\.tmp"
+)
 
 
 def find_run(out: Path) -> Run | None:
@@ -82,23 +86,30 @@ def check_same(out: Path, run: Run, settings: dict[str, Any]) -> None:
     names = dict.fromkeys([*new, *old])
     differ = [n for n in names if old.get(n) != new.get(n) and n.split(".")[0] not in _MAY_CHANGE]
     changes = [f"{name} (was {old.get(name)}, now {new.get(name)})" for name in differ]
+    remedy = "choose another folder"
     if not changes and run.settings["data"] != settings["data"]:
         changes = ["data (was other pictures or classes, now these)"]
+        remedy += (
+            "; if only names of classes have changed, this gives a trained network the new ones: "
+            f"nfnet-eqx convert {out / STATES_NAME / 'STEP'} OUT --labels FILE"
+        )
     if changes:
-        raise InputError(f"{out}: holds a run with other settings: {', '.join(changes)}; choose another folder")
+        raise InputError(f"{out}: holds a run with other settings: {', '.join(changes)}; {remedy}")
 
 
 @contextlib.contextmanager
-def holding(out: Path, settings: dict[str, Any], *, bytes_needed: int) -> Iterator[None]:
+def holding(out: Path, settings: dict[str, Any], *, found: Run | None, bytes_needed: int) -> Iterator[None]:
     """Makes `out` the folder of this run alone, for as long as the block runs.
 
     Args:
         out: the folder.
         settings: for `run.json`.
+        found: what `find_run` found in the folder, when these settings were made from it or checked against it.
         bytes_needed: for all states that the run keeps.
 
     Raises:
-        InputError: the folder holds other files, another process trains there, or the disk is too small.
+        InputError: the folder holds other files, another process trains there or has trained there since `found`, or
+            the disk is too small.
     """
     with contextlib.ExitStack() as stack:
 
@@ -107,7 +118,9 @@ def holding(out: Path, settings: dict[str, Any], *, bytes_needed: int) -> Iterat
             _check_space(out, bytes_needed)
             out.mkdir(parents=True, exist_ok=True)
             stack.enter_context(locked(out))
-            if not saved_steps(out):
+            if find_run(out) != found:
+                raise InputError(f"out (={out}): another process has trained there just now; start this run again")
+            if found is None:
                 with replacing(out / RUN_NAME) as unfinished:
                     write_json(unfinished, settings)
 
@@ -141,7 +154,7 @@ def first_process_says(value: int) -> int:
 def _check_folder(out: Path) -> None:
     if not out.exists() or (out / RUN_NAME).exists():
         return
-    if not out.is_dir() or any(entry.name not in _NO_FILES_OF_OURS for entry in out.iterdir()):
+    if not out.is_dir() or not all(_NOBODYS.fullmatch(entry.name) for entry in out.iterdir()):
         raise InputError(f"out (={out}) exists and holds no run ({RUN_NAME} is missing); choose another folder")
 
 

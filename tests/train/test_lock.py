@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import threading
@@ -17,7 +16,7 @@ from nfnet_eqx.train._lock import LOCK_NAME, locked
 
 
 def write(folder: Path, **owner: object) -> None:
-    (folder / LOCK_NAME).write_text(json.dumps({"host": socket.gethostname(), "since": "today", "token": "t"} | owner))
+    (folder / LOCK_NAME).write_text(json.dumps(_lock._place() | {"since": "today", "token": "t"} | owner))
 
 
 def ended_process() -> int:
@@ -63,6 +62,60 @@ def test_a_lock_that_was_left_behind_is_taken(tmp_path: Path):
     with locked(tmp_path):
         pass
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("place", [{"boot": "another"}, {"process_namespace": "pid:[1]"}])
+def test_a_process_that_cannot_be_seen_from_here_is_not_taken_for_gone(place: dict[str, object], tmp_path: Path):
+    write(tmp_path, process=ended_process(), **place)
+    with pytest.raises(InputError, match="a run is going on there"), locked(tmp_path):
+        pass
+    os.utime(tmp_path / LOCK_NAME, (0, time.time() - 600))
+    with locked(tmp_path):
+        pass
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_of_two_who_find_a_dead_lock_the_second_does_not_remove_that_of_the_first(
+    links: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def no_link(*args: object) -> None:
+        raise OSError("not supported")
+
+    write(tmp_path, process=ended_process())
+    read, looks = _lock._read, 0
+
+    def looked(file: Path) -> dict[str, object]:
+        nonlocal looks
+        owner, looks = read(file), looks + 1
+        if looks == 2:  # after its last look at the dead one: the first is faster
+            write(tmp_path, host="another", process=1, token="the first's")
+        return owner
+
+    monkeypatch.setattr(_lock, "_read", looked)
+    if not links:
+        monkeypatch.setattr(os, "link", no_link)
+    with pytest.raises(InputError, match="a run is going on there, in process 1 on another"), locked(tmp_path):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == [LOCK_NAME]
+    assert read(tmp_path / LOCK_NAME)["token"] == "the first's"
+
+
+def test_a_holder_whose_lock_was_taken_over_neither_touches_nor_removes_the_new_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(_lock, "_BEAT", 0.01)
+    with locked(tmp_path):
+        new = tmp_path / "new"
+        new.mkdir()
+        write(new, token="another's")
+        os.utime(new / LOCK_NAME, (0, 0))
+        (new / LOCK_NAME).replace(tmp_path / LOCK_NAME)
+        deadline = time.monotonic() + 10
+        while any(thread.name == "run-lock" for thread in threading.enumerate()) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert not any(thread.name == "run-lock" for thread in threading.enumerate())
+        assert (tmp_path / LOCK_NAME).stat().st_mtime == 0
+    assert (tmp_path / LOCK_NAME).exists()
 
 
 def test_the_holder_keeps_its_lock_young(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
