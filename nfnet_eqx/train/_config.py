@@ -1,6 +1,7 @@
 """`TrainConfig`: everything that decides a training run. A recipe is a function that returns one."""
 
 import dataclasses
+import math
 from pathlib import Path
 from typing import Any, Literal
 
@@ -119,6 +120,22 @@ _BOUNDS = {
     "num_threads": COUNT,
     "num_workers": NOT_NEGATIVE,
 }
+
+
+def batch_unit(config: TrainConfig, devices: int) -> tuple[int, list[str]]:
+    """What a batch must be a multiple of, and for which reasons."""
+    mixed = config.augment.mixup > 0 or config.augment.cutmix
+    sam = config.optimizer.sam_rho > 0 and config.optimizer.sam_fraction < 1
+    repeats, sam_fraction = config.augment.repeats, config.optimizer.sam_fraction
+    parts = {
+        f"{devices} devices": devices,
+        f"micro_batches (={config.micro_batches})": config.micro_batches,
+        "pairs of pictures": 2 if mixed or sam else 1,
+        f"optimizer.sam_fraction (={sam_fraction})": round(1 / sam_fraction) if sam else 1,
+    }
+    why = [part for part, size in parts.items() if size > 1]
+    why += [f"augment.repeats (={repeats}) in pairs"] if repeats > 1 else []
+    return math.lcm(math.prod(parts.values()), 2 * repeats if repeats > 1 else 1), why
 
 
 def _plain(value: Any) -> Any:

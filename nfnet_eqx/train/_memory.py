@@ -14,7 +14,7 @@ from jaxtyping import PyTree
 
 from nfnet_eqx._errors import InputError, is_out_of_memory
 from nfnet_eqx.images import Preprocess
-from nfnet_eqx.train._config import TrainConfig
+from nfnet_eqx.train._config import TrainConfig, batch_unit
 from nfnet_eqx.train._optimizer import trained_mask
 from nfnet_eqx.train._step import Program, mean_loss
 
@@ -123,8 +123,9 @@ def _activation_bytes(program: Program, config: TrainConfig, preprocess: Preproc
 
 def _too_large(config: TrainConfig, what: str, needed: int, free: int, mesh: Mesh) -> str:
     devices = f"each of {mesh.size} devices" if mesh.size > 1 else str(mesh.devices.flat[0].device_kind)
-    fitting = config.batch_size * free // needed
-    hint = f" (about {2 ** (fitting.bit_length() - 1)} would fit)" if fitting else ""
+    unit, _ = batch_unit(config, mesh.size)
+    fitting = config.batch_size * free // needed // unit
+    hint = f" (about {unit * 2 ** (fitting.bit_length() - 1)} would fit)" if fitting else ""
     return (
         f"a step of batch_size (={config.batch_size}) at image_size (={config.image_size}) takes {what} of memory on "
         f"{devices}, and {_gigabytes(free)} are free; {_remedy(config, hint)}"

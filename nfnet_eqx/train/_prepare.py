@@ -5,7 +5,6 @@ What evaluation, the card or the export will refuse is refused here, before anyt
 
 import dataclasses
 import logging
-import math
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,7 +17,7 @@ from nfnet_eqx._errors import InputError
 from nfnet_eqx.checkpoints import EXPORT_NAME, Checkpoint, History, Run, saved_steps, write_card
 from nfnet_eqx.data import Source, check_readable, open_source
 from nfnet_eqx.models import NFNet, count, skeleton
-from nfnet_eqx.train._config import TrainConfig
+from nfnet_eqx.train._config import TrainConfig, batch_unit
 from nfnet_eqx.train._export import check_replaceable
 from nfnet_eqx.train._memory import check_activations
 from nfnet_eqx.train._mesh import make_mesh
@@ -84,7 +83,7 @@ def prepare(config: TrainConfig, recipe: str) -> tuple[Prepared, NFNet | None]:
         start, pretrained = find_start(config, num_classes, source.classes)
     else:
         start = resumed_start(run)
-    config = _resolved(config, start, len(source))
+    config = _resolved(config, start, len(source), mesh.size)
     _check_batch(config, mesh)
 
     steps_per_epoch = len(source) * config.augment.repeats / config.batch_size
@@ -134,11 +133,11 @@ def announce(run: Prepared) -> None:
     )
 
 
-def _resolved(config: TrainConfig, start: Start, images: int) -> TrainConfig:
-    """The settings with the sizes of the images, and with no larger batch than there are images."""
-    batch_size = config.batch_size
-    if batch_size > images:
-        batch_size = 2 ** (images.bit_length() - 1)
+def _resolved(config: TrainConfig, start: Start, images: int, devices: int) -> TrainConfig:
+    """The settings with the sizes of the images, and with no larger batch than there are images, if one divides."""
+    batch_size, (unit, _) = config.batch_size, batch_unit(config, devices)
+    if batch_size > max(images, unit):
+        batch_size = unit * 2 ** (max(images // unit, 1).bit_length() - 1)
         _log.warning("batch_size (=%d) is more than the %d images; %d here", config.batch_size, images, batch_size)
     return dataclasses.replace(
         config,
@@ -149,22 +148,9 @@ def _resolved(config: TrainConfig, start: Start, images: int) -> TrainConfig:
 
 
 def _check_batch(config: TrainConfig, mesh: Mesh) -> None:
-    mixed = config.augment.mixup > 0 or config.augment.cutmix
-    sam = config.optimizer.sam_rho > 0 and config.optimizer.sam_fraction < 1
-    repeats = config.augment.repeats
-    parts = {
-        f"{mesh.size} devices": mesh.size,
-        f"micro_batches (={config.micro_batches})": config.micro_batches,
-        "pairs of pictures": 2 if mixed or sam else 1,
-        f"optimizer.sam_fraction (={config.optimizer.sam_fraction})": (
-            round(1 / config.optimizer.sam_fraction) if sam else 1
-        ),
-    }
-    unit = math.lcm(math.prod(parts.values()), 2 * repeats if repeats > 1 else 1)
+    unit, why = batch_unit(config, mesh.size)
     if config.batch_size % unit:
         below = config.batch_size // unit * unit
-        why = [part for part, size in parts.items() if size > 1]
-        why += [f"augment.repeats (={repeats}) in pairs"] if repeats > 1 else []
         raise InputError(
             f"batch_size (={config.batch_size}) must be a multiple of {unit}, for {', '.join(why)}; use "
             + (f"{below} or {below + unit}" if below else str(unit))

@@ -338,6 +338,9 @@ def test_a_batch_is_never_larger_than_the_data(config: TrainConfig, changed: Cha
     run, _ = prepare(changed(config, batch_size=2048, epochs=3), "")
     assert (run.config.batch_size, run.total_steps) == (64, round(3 * 96 / 64))  # of 96 images
     assert "batch_size (=2048) is more than the 96 images; 64 here" in caplog.text
+    # One that cannot be divided would be refused, and what that advises would be more than the data again.
+    run, _ = prepare(changed(config, batch_size=2048, micro_batches=20, eval_every_epochs=1), "")
+    assert run.config.batch_size == 2 * 8 * 20  # pairs, devices, micro-batches
 
 
 def test_a_folder_without_pictures_is_refused(config: TrainConfig, changed: Changed, tmp_path: Path):

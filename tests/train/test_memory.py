@@ -32,11 +32,16 @@ def test_a_step_far_too_large_is_refused_before_it_is_compiled_and_nothing_is_wr
     assert not config.out.exists()
 
 
-def test_a_compiled_step_is_compared_with_what_is_free(config: TrainConfig, monkeypatch: pytest.MonkeyPatch):
+def test_a_compiled_step_is_compared_with_what_is_free(
+    config: TrainConfig, changed: Changed, monkeypatch: pytest.MonkeyPatch
+):
+    config = changed(config, batch_size=64)
     monkeypatch.setattr(memory, "free_bytes", lambda mesh: 10**9)
     check_compiled(compiled_step(10**9), config, make_mesh())
-    with pytest.raises(InputError, match=r"takes 4\.0 GB of memory on each of 8 devices, and 1\.0 GB .*4 would"):
+    with pytest.raises(InputError, match=r"takes 4\.0 GB of memory on each of 8 devices, and 1\.0 GB .*16 would"):
         check_compiled(compiled_step(4 * 10**9), config, make_mesh())
+    with pytest.raises(InputError, match="lower batch_size or image_size"):  # pairs on 8 devices: none below 16
+        check_compiled(compiled_step(8 * 10**9), config, make_mesh())
     monkeypatch.setattr(memory, "free_bytes", lambda mesh: None)  # a backend that does not say
     check_compiled(compiled_step(4 * 10**9), config, make_mesh())
 
