@@ -321,8 +321,9 @@ def main(folder: Path) -> None:
         for repo in sorted(path for path in folder.glob("*/*") if path.is_dir()):
             files = {str(path.relative_to(repo)): path for path in repo.rglob("*") if path.is_file()}
             hub.add(str(repo.relative_to(folder)), files)
-        print(f"export HF_ENDPOINT={hub.endpoint} HF_TOKEN=hf_me", flush=True)
         try:
+            # Within, since whoever reads this may interrupt at once.
+            print(f"export HF_ENDPOINT={hub.endpoint} HF_TOKEN=hf_me", flush=True)
             while True:
                 time.sleep(3600)
         except KeyboardInterrupt:
