@@ -77,7 +77,7 @@ def predict(
             "the network has no classifier (num_classes=0); load it with num_classes= to give it a new one"
         )
     if not isinstance(top, int | np.integer) or top < 1:
-        raise InputError(f"top (={top!r}) must be a whole number, at least 1")
+        raise InputError(f"top (={top!r}) must be at least 1, and a whole number")
     if labels is not None and len(labels) != classes:
         raise InputError(f"labels: {len(labels)} names for {classes} classes; give one a class, or None")
     if model.config.in_channels != 3:
