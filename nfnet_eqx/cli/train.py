@@ -25,7 +25,7 @@ from nfnet_eqx.train.recipes import RECIPES
 USAGE = """usage: nfnet-eqx train --recipe NAME [--model MODEL] [--data DATA] [--out DIR] [--no-resume] [--FIELD ...]
 
 Train or fine-tune a network. DIR keeps the run: settings, metrics, curves, states, and in the end its checkpoint.
-The same command goes on with a run that was stopped.
+The same command resumes a run that was stopped.
 
 recipes:
 {recipes}
