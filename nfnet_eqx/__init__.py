@@ -43,7 +43,7 @@ _LAZY = {
 }
 _PACKAGE_OF = {name: package for package, names in _LAZY.items() for name in names}
 # `nfx.train.train(...)` after `import nfnet_eqx as nfx` alone.
-_PACKAGES = ("checkpoints", "convert", "data", "images", "models", "optim", "train", "zoo")
+_PACKAGES = ("checkpoints", "convert", "data", "images", "models", "optim", "scaling", "train", "zoo")
 
 
 def __getattr__(name: str) -> _typing.Any:

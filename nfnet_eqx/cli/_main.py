@@ -30,6 +30,9 @@ COMMANDS = {
     "push": Command("nfnet_eqx.cli.push", "push", "publish a checkpoint on the Hub, with its card"),
     "train": Command("nfnet_eqx.cli.train", "train", "train or fine-tune a network by a recipe", own_parser=True),
     "evaluate": Command("nfnet_eqx.cli.evaluate", "evaluate", "accuracy of a checkpoint on labelled pictures"),
+    "scaling": Command(
+        "nfnet_eqx.cli.scaling", "scaling", "scaling laws: sweep, fit, plot, plan, compare", own_parser=True
+    ),
 }
 
 OK, OUR_FAULT, USER_FAULT = 0, 1, 2

@@ -17,6 +17,7 @@ FLOORS = [
     {"checkpoints", "optim", "data"},
     {"convert", "zoo"},
     {"train"},
+    {"scaling"},
     {"cli"},
 ]
 NEIGHBOURS = {("zoo", "convert")}  # a file of DeepMind's opens as any checkpoint does
@@ -34,6 +35,7 @@ PACKAGES = {
     "convert": NUMERICS | {"timm", "torch", "torchvision"},  # these three: verify, where installed
     "zoo": NUMERICS | {"huggingface_hub", "tqdm"},
     "train": NUMERICS | {"PIL", "matplotlib", "optax", "tensorboardX", "tqdm"},
+    "scaling": NUMERICS | {"matplotlib", "scipy", "tqdm"},
     "cli": NUMERICS | {"PIL", "tqdm", "tyro"},
 }
 # Not one of these belongs to what `import nfnet_eqx` needs.
