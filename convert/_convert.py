@@ -26,7 +26,7 @@ from nfnet_eqx.convert._deepmind import Tree, deepmind_tree, open_deepmind, writ
 from nfnet_eqx.convert._load import is_foreign, open_deepmind_checkpoint
 from nfnet_eqx.convert._numerics import fold_gain
 from nfnet_eqx.convert._verify import compare, convolutions, standardized_difference
-from nfnet_eqx.models import NFNetConfig, Numerics, get_variant, named_parameters, skeleton
+from nfnet_eqx.models import NetworkConfig, Numerics, get_variant, named_parameters, skeleton
 
 
 class Converted(NamedTuple):
@@ -42,7 +42,7 @@ class Converted(NamedTuple):
 
     path: Path
     architecture: str
-    config: NFNetConfig
+    config: NetworkConfig
     parameters: int
     conversion: Conversion
 
@@ -101,7 +101,7 @@ def convert(
 
 
 def _convert(opened: Opened, path: Path, numerics: Numerics) -> Converted:
-    config = dataclasses.replace(opened.ckpt.config, numerics=numerics)
+    config = opened.ckpt.config.with_numerics(numerics)
     tensors, differences = _for_numerics(opened, config)
     original = opened.verified()
     compared = f"all {len(tensors)} tensors to the bit"
@@ -152,7 +152,7 @@ def _open(
         yield opened
 
 
-def _for_numerics(opened: Opened, config: NFNetConfig) -> tuple[dict[str, Any], list[float]]:
+def _for_numerics(opened: Opened, config: NetworkConfig) -> tuple[dict[str, Any], list[float]]:
     """The parameters in float32 and for the numerics of `config`, after each of them has been looked at.
 
     The gains that other numerics need are small, and kept; all else is read again when it is asked for.
@@ -169,7 +169,7 @@ def _for_numerics(opened: Opened, config: NFNetConfig) -> tuple[dict[str, Any], 
         if name in here:
             gain_name = name.removesuffix("weight") + "gain"
             gain = np.asarray(opened.tensors[gain_name]).astype(np.float32)
-            gains[gain_name] = fold_gain(array, gain, config.std_conv_eps, config.numerics)
+            gains[gain_name] = fold_gain(array, gain, here[name].eps, config.numerics)
             differences.append(standardized_difference(here[name], there[name], array, gain, gains[gain_name]))
     return tensors | gains, differences
 

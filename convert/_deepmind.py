@@ -21,7 +21,7 @@ from nfnet_eqx.convert._bytes import FileBytes
 from nfnet_eqx.convert._npz import read_npz, write_npz
 from nfnet_eqx.convert._numerics import convert_numerics
 from nfnet_eqx.convert._pickle import read_pickle
-from nfnet_eqx.models import NFNetConfig, get_config
+from nfnet_eqx.models import NetworkConfig, NFNetConfig, get_config
 
 __all__ = ["convert_numerics", "deepmind_to_native", "native_to_deepmind", "read_deepmind", "write_deepmind"]
 
@@ -200,8 +200,10 @@ def native_to_deepmind(config: NFNetConfig, tensors: Mapping[str, Any]) -> dict[
     return {m: {n: np.array(leaf, order="C", copy=True) for n, leaf in leaves.items()} for m, leaves in tree.items()}
 
 
-def deepmind_tree(config: NFNetConfig, tensors: Mapping[str, Any]) -> dict[str, dict[str, LazyArray]]:
+def deepmind_tree(config: NetworkConfig, tensors: Mapping[str, Any]) -> dict[str, dict[str, LazyArray]]:
     """As `native_to_deepmind`, one array at a time: made when it is asked for."""
+    if not isinstance(config, NFNetConfig):
+        raise InputError(f"DeepMind's files hold NFNets, not a {config.FAMILY}")
     different = names.not_deepminds(config)
     if different:
         raise InputError(f"DeepMind's files cannot express {', '.join(different)}")
@@ -234,6 +236,8 @@ def deepmind_tree(config: NFNetConfig, tensors: Mapping[str, Any]) -> dict[str, 
 def _named(architecture: str, shapes: names.Shapes) -> NFNetConfig:
     """The network of that name; the arrays only say how many input channels and classes it has."""
     config = get_config(architecture)
+    if not isinstance(config, NFNetConfig):
+        raise InputError(f"DeepMind's files hold NFNets, not a {config.FAMILY}")
     different = names.not_deepminds(config)
     if different:
         raise InputError(f"{architecture} is no network of DeepMind's code, it has {', '.join(different)}")

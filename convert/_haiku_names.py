@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from nfnet_eqx._errors import InputError, first
-from nfnet_eqx.models import MAX_BLOCKS, VARIANTS, NFNetConfig, get_config, make_divisible, plan_blocks
+from nfnet_eqx.models import MAX_BLOCKS, NFNETS, NFNetConfig, get_config, make_divisible, plan_blocks
 
 ROOT = "NFNet/~/"
 _BLOCK = re.compile(re.escape(ROOT) + r"nf_block(?:_([1-9]\d{0,5}))?(?:/|$)")
@@ -113,7 +113,7 @@ def architecture_of(config: NFNetConfig) -> str | None:
     """The name in the family of a network, whatever its classes, input channels and numerics; `None`: it has none."""
     ignored = ("numerics", "in_channels", "num_classes", *_TRAINING)
     same = {name: getattr(config, name) for name in ignored}
-    return next((n for n, variant in VARIANTS.items() if dataclasses.replace(variant.config, **same) == config), None)
+    return next((n for n, variant in NFNETS.items() if dataclasses.replace(variant.config, **same) == config), None)
 
 
 Shapes = Mapping[tuple[str, str], tuple[int, ...]]

@@ -1,6 +1,5 @@
 """How far two networks are from each other, and a network from timm's own: tensor by tensor, stage by stage."""
 
-import dataclasses
 import importlib
 import warnings
 from collections.abc import Mapping
@@ -14,7 +13,7 @@ from jaxtyping import Array, Float
 
 from nfnet_eqx._errors import InputError
 from nfnet_eqx.checkpoints import config_to_timm
-from nfnet_eqx.models import NFNet, NFNetConfig, WSConv2d, named_parameters, net_stride, parameter_name, skeleton
+from nfnet_eqx.models import Network, NetworkConfig, WSConv2d, named_parameters, parameter_name, skeleton
 
 Picture = Float[np.ndarray, "channels height width"]
 
@@ -85,7 +84,7 @@ def _largest(x: np.ndarray) -> float:
     return float(np.abs(x).max())
 
 
-def convolutions(config: NFNetConfig) -> dict[str, WSConv2d]:
+def convolutions(config: NetworkConfig) -> dict[str, WSConv2d]:
     """The standardized convolutions of a network by the names of their weights, with shapes in place of parameters."""
     leaves = jax.tree_util.tree_leaves_with_path(skeleton(config), is_leaf=lambda leaf: isinstance(leaf, WSConv2d))
     return {f"{parameter_name(path)}.weight": leaf for path, leaf in leaves if isinstance(leaf, WSConv2d)}
@@ -109,29 +108,28 @@ def _standardized_difference(a: WSConv2d, b: WSConv2d) -> tuple[Array, Array]:
     return jnp.max(jnp.abs(x - y)), jnp.max(jnp.abs(x))
 
 
-def noise(model: NFNet, seed: int = 0) -> Picture:
-    """A picture to run a network on: standard normal noise, four times as wide and high as the network's stride."""
-    side = 4 * net_stride(model.config)
+def noise(model: Network, seed: int = 0) -> Picture:
+    """A picture to run a network on: standard normal noise."""
+    side = model.config.trial_size
     return np.random.default_rng(seed).standard_normal((model.config.in_channels, side, side), dtype=np.float32)
 
 
-def run(model: NFNet, picture: Picture) -> dict[str, np.ndarray]:
+def run(model: Network, picture: Picture) -> dict[str, np.ndarray]:
     """The feature maps and the logits (pooled features, if there is no classifier) of a picture, by name."""
     features, logits = _run(model, jnp.asarray(picture))
     return _named([np.asarray(feature) for feature in features], np.asarray(logits))
 
 
 @eqx.filter_jit
-def _run(model: NFNet, picture: Float[Array, "channels height width"]) -> tuple[tuple[Array, ...], Array]:
-    features = model.features(picture, inference=True)
-    return features, model.head(model.final_act(jnp.transpose(features[-1], (1, 2, 0))), inference=True)
+def _run(model: Network, picture: Float[Array, "channels height width"]) -> tuple[tuple[Array, ...], Array]:
+    return model.features_and_logits(picture, inference=True)
 
 
 def _named(features: list[np.ndarray], logits: np.ndarray) -> dict[str, np.ndarray]:
     return {**{f"feature {i}": feature for i, feature in enumerate(features)}, "logits": logits}
 
 
-def run_timm(architecture: str, model: NFNet, picture: Picture) -> dict[str, np.ndarray]:
+def run_timm(architecture: str, model: Network, picture: Picture) -> dict[str, np.ndarray]:
     """What timm computes with the network's parameters, named as `run` names it.
 
     timm has one numerics: this is the function of a network with `numerics="timm"`.
@@ -145,10 +143,10 @@ def run_timm(architecture: str, model: NFNet, picture: Picture) -> dict[str, np.
         InputError: timm is not installed or too old, or cannot build the network.
     """
     timm, torch = import_timm()
-    name, model_args = config_to_timm(architecture, dataclasses.replace(model.config, numerics="timm"))
+    name, model_args = config_to_timm(architecture, model.config.with_numerics("timm"))
     network = timm.create_model(name, **model_args).eval()
     if not hasattr(network, "forward_intermediates"):
-        raise InputError(f"timm {timm.__version__} does not give the feature maps of NFNets; 1.0.31 does")
+        raise InputError(f"timm {timm.__version__} does not give the feature maps; 1.0.31 does")
     arrays = {name: np.array(jax.device_get(leaf), np.float32) for name, leaf in named_parameters(model).items()}
     network.load_state_dict({name: torch.from_numpy(array) for name, array in arrays.items()})
     with torch.inference_mode():

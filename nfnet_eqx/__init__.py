@@ -9,6 +9,8 @@ if _typing.TYPE_CHECKING:
     from nfnet_eqx.images import Preprocess
     from nfnet_eqx.models import (
         Count,
+        Network,
+        NetworkConfig,
         NFNet,
         NFNetConfig,
         count,
@@ -30,6 +32,8 @@ _LAZY = {
         "Count",
         "NFNet",
         "NFNetConfig",
+        "Network",
+        "NetworkConfig",
         "count",
         "create_model",
         "fold",
@@ -92,6 +96,8 @@ __all__ = [
     "InputError",
     "NFNet",
     "NFNetConfig",
+    "Network",
+    "NetworkConfig",
     "Preprocess",
     "count",
     "create_model",

@@ -48,27 +48,6 @@ _OPEN_IN_TIMM = (
     'timm.create_model("hf-hub:{}", pretrained=True)',
 )
 
-_CITATION = """\
-The networks, and adaptive gradient clipping ([2102.06171](https://arxiv.org/abs/2102.06171)); what they reach with more
-compute ([2310.16764](https://arxiv.org/abs/2310.16764)):
-
-```bibtex
-@inproceedings{brock2021high,
-  title     = {High-Performance Large-Scale Image Recognition Without Normalization},
-  author    = {Brock, Andrew and De, Soham and Smith, Samuel L. and Simonyan, Karen},
-  booktitle = {Proceedings of the 38th International Conference on Machine Learning},
-  year      = {2021},
-  note      = {arXiv:2102.06171}
-}
-
-@article{smith2023convnets,
-  title   = {ConvNets Match Vision Transformers at Scale},
-  author  = {Smith, Samuel L. and Brock, Andrew and Berrada, Leonard and De, Soham},
-  journal = {arXiv preprint arXiv:2310.16764},
-  year    = {2023}
-}
-```"""
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Conversion:
@@ -147,7 +126,7 @@ def write_card(folder: str | os.PathLike[str], ckpt: Checkpoint, history: Histor
         _limits(ckpt, measured),
         *(["## Licence", f"{text(licence)}, as the checkpoint's own configuration states it."] if licence else []),
         "## Citation",
-        _CITATION,
+        ckpt.config.CITATION,
     ]
     with replacing(Path(folder) / CARD_NAME) as unfinished:
         unfinished.write_text("\n\n".join(sections) + "\n", encoding="utf-8")
@@ -185,7 +164,7 @@ def _front_matter(ckpt: Checkpoint, history: History, measured: Mapping[str, flo
         library_name="nfnet-eqx",
         pipeline_tag=task,
         license=_licence(ckpt),
-        tags=[task, "jax", "equinox", "nfnet", "safetensors"],
+        tags=[task, "jax", "equinox", ckpt.config.FAMILY.lower(), "safetensors"],
         datasets=[data] if data else None,
         base_model=base or same,
         base_model_relation="finetune" if base else None,
@@ -204,7 +183,7 @@ def _summary(ckpt: Checkpoint, history: History, measured: Mapping[str, float]) 
     size, classes = ckpt.preprocess.size(use_test_size=True), ckpt.config.num_classes
     parameters, macs = count(ckpt.config, size)
     yield (
-        f"A normalizer-free network (NFNet) for {'the classification of pictures' if classes else 'image features'}: "
+        f"A {ckpt.config.DESCRIPTION} for {'the classification of pictures' if classes else 'image features'}: "
         f"{parameters:,} parameters, {_large(macs)} multiply-adds for a picture of {_size(size)}."
     )
     dataset, base_model = history.dataset, history.base_model
@@ -233,7 +212,7 @@ def _use(ckpt: Checkpoint) -> Iterator[str]:
         call = 'features = ckpt.model(ckpt.preprocess("photo.jpg"))'
     yield (f"```python\nimport nfnet_eqx as nfx\n\nckpt = {_OPEN[0]}\n{call}\n```")
     try:
-        config_to_timm(ckpt.architecture, dataclasses.replace(ckpt.config, numerics="timm"))
+        config_to_timm(ckpt.architecture, ckpt.config.with_numerics("timm"))
     except InputError:
         yield "timm has no such network and cannot open the checkpoint."
         return

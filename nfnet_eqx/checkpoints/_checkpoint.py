@@ -15,7 +15,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import equinox as eqx
 import jax
 from jax.typing import DTypeLike
 
@@ -33,7 +32,17 @@ from nfnet_eqx.checkpoints._tensors import (
 )
 from nfnet_eqx.checkpoints._timm import config_from_timm, pretrained_cfg_from_timm
 from nfnet_eqx.images import ImageLike, Preprocess, imagenet1k
-from nfnet_eqx.models import NFNet, NFNetConfig, named_parameters, replace_head, replace_in_channels, skeleton
+from nfnet_eqx.models import (
+    Network,
+    NetworkConfig,
+    config_from_dict,
+    is_below,
+    named_parameters,
+    replace_head,
+    replace_in_channels,
+    skeleton,
+    with_parameters,
+)
 
 CONFIG_NAME = "config.json"
 WEIGHTS_NAME = "model.safetensors"
@@ -83,7 +92,7 @@ class Checkpoint:
         about: what its file says about its origin, under timm's keys (`license`, `tag`, `origin_url`, ...).
     """
 
-    model: NFNet
+    model: Network
     preprocess: Preprocess
     labels: tuple[str, ...] | None = None
     architecture: str
@@ -99,7 +108,7 @@ class Checkpoint:
             )
 
     @property
-    def config(self) -> NFNetConfig:
+    def config(self) -> NetworkConfig:
         """The configuration of the network."""
         return self.model.config
 
@@ -276,11 +285,6 @@ def _identity(path: Path) -> list[tuple[int, ...] | None]:
     return [identity(file) for file in (path, *(folder / name for name in (CONFIG_NAME, WEIGHTS_NAME, INDEX_NAME)))]
 
 
-def first_conv(config: NFNetConfig) -> str:
-    """The name of the convolution that sees the image: timm numbers those of a deep stem only."""
-    return "stem.conv" if len(config.stem_widths) == 1 else "stem.conv1"
-
-
 def _find_weights(path: Path) -> Path:
     if path.is_file():
         if path.name.endswith((".safetensors", INDEX_SUFFIX)):
@@ -330,7 +334,7 @@ def sha256(files: Iterable[Path]) -> dict[str, str]:
     return digests
 
 
-def _read_config(settings: dict[str, Any]) -> tuple[str, NFNetConfig]:
+def _read_config(settings: dict[str, Any]) -> tuple[str, NetworkConfig]:
     """The network, from our own description where there is one, else from timm's."""
     ours = settings.get("nfnet_eqx")
     if ours is None:
@@ -340,7 +344,7 @@ def _read_config(settings: dict[str, Any]) -> tuple[str, NFNetConfig]:
     architecture = ours.get("architecture", settings.get("architecture"))
     if not isinstance(architecture, str) or not architecture.isprintable():
         raise InputError(f"architecture must be a name, got {architecture!r}")
-    return architecture, NFNetConfig.from_dict(ours["config"])
+    return architecture, config_from_dict(ours["config"])
 
 
 def _read_digests(digests: Any) -> dict[str, str]:
@@ -352,9 +356,9 @@ def _read_digests(digests: Any) -> dict[str, str]:
     return digests
 
 
-def _with_channels_of(tensors: TensorFile, config: NFNetConfig, weights: Path) -> NFNetConfig:
+def _with_channels_of(tensors: TensorFile, config: NetworkConfig, weights: Path) -> NetworkConfig:
     """The configuration with as many input channels as the weights have: timm's files do not always say how many."""
-    spec = tensors.specs.get(f"{first_conv(config)}.weight")
+    spec = tensors.specs.get(f"{config.first_conv}.weight")
     if spec is None or len(spec.shape) != 4 or spec.shape[1] == config.in_channels:
         return config
     try:
@@ -386,10 +390,11 @@ def _with_new_head(ckpt: Checkpoint, num_classes: int) -> Checkpoint:
     if num_classes:
         message = "%s: the classifier for %d classes was replaced by an untrained one for %d"
         _log.warning(message, ckpt.source, ckpt.config.num_classes, num_classes)
-    trained = next(iter(named_parameters(model).values()))
-    arrays, rest = eqx.partition(model.head, eqx.is_array)
-    arrays = jax.tree.map(lambda leaf: jax.device_put(leaf.astype(trained.dtype), trained.sharding), arrays)
+    parameters = named_parameters(model)
+    trained = next(iter(parameters.values()))
+    for name in parameters:
+        if is_below(name, model.config.classifier):
+            parameters[name] = jax.device_put(parameters[name].astype(trained.dtype), trained.sharding)
     # Neither the names of the old classes nor the name of the published checkpoint, which this is no more.
     about = {key: value for key, value in ckpt.about.items() if key not in ("label_descriptions", "tag")}
-    model = eqx.tree_at(lambda m: m.head, model, eqx.combine(arrays, rest))
-    return dataclasses.replace(ckpt, model=model, labels=None, about=about)
+    return dataclasses.replace(ckpt, model=with_parameters(model, parameters), labels=None, about=about)

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Float32
 
 from nfnet_eqx._errors import InputError
 from nfnet_eqx.images import ImageLike, Preprocess
-from nfnet_eqx.models import NFNet
+from nfnet_eqx.models import Network
 
 # What one compiled call takes at most: it bounds the memory that a folder of thousands takes.
 _BATCH_PIXELS = 16 * 256 * 256
@@ -28,7 +28,7 @@ class Prediction(NamedTuple):
 
 
 def classify(
-    model: NFNet,
+    model: Network,
     preprocess: Preprocess,
     labels: Sequence[str] | None,
     images: Iterable[ImageLike],
@@ -55,7 +55,7 @@ def classify(
 
 
 def predict(
-    model: NFNet, inputs: Iterable[Float32[np.ndarray, "c h w"]], labels: Sequence[str] | None, *, top: int = 5
+    model: Network, inputs: Iterable[Float32[np.ndarray, "c h w"]], labels: Sequence[str] | None, *, top: int = 5
 ) -> Iterator[list[Prediction]]:
     """`classify` for images that are preprocessed already, all to one size.
 
@@ -103,7 +103,7 @@ def _batches(inputs: Iterator[np.ndarray]) -> Iterator[tuple[list[np.ndarray], i
 
 
 @eqx.filter_jit
-def _probabilities(model: NFNet, pictures: Float32[Array | np.ndarray, "n c h w"]) -> Float[Array, "n classes"]:
+def _probabilities(model: Network, pictures: Float32[Array | np.ndarray, "n c h w"]) -> Float[Array, "n classes"]:
     logits = jax.vmap(lambda x: model(x, inference=True))(jnp.asarray(pictures))
     return jax.nn.softmax(logits, axis=-1)
 

@@ -28,7 +28,7 @@ from nfnet_eqx._files import read_json
 from nfnet_eqx.checkpoints._checkpoint import CONFIG_NAME, Checkpoint, Origin, adapt, load_checkpoint
 from nfnet_eqx.checkpoints._tensors import Placement
 from nfnet_eqx.images import Preprocess
-from nfnet_eqx.models import NFNetConfig, is_parameter, skeleton
+from nfnet_eqx.models import NetworkConfig, config_from_dict, is_parameter, skeleton
 
 RUN_NAME = "run.json"
 STATES_NAME = "checkpoints"
@@ -47,7 +47,7 @@ class Run(NamedTuple):
         settings: the file as it is, for what only the training itself reads.
     """
 
-    network: NFNetConfig
+    network: NetworkConfig
     preprocess: Preprocess
     architecture: str
     labels: tuple[str, ...] | None
@@ -169,7 +169,7 @@ def read_run(folder: Path) -> Run:
     if faults:
         raise InputError(f"{file}: is not the record of a run: {first(faults)}; restore it, or choose another folder")
     try:
-        network = NFNetConfig.from_dict(settings["network"])
+        network = config_from_dict(settings["network"])
         resize = str(settings["preprocess"].get("resize", "timm"))
         preprocess = Preprocess.from_timm(settings["preprocess"], resize=resize)
         labels = settings["labels"]
@@ -186,7 +186,7 @@ def _is_state(path: Path) -> bool:
     return folder.name.isdecimal() and folder.parent.name == STATES_NAME and run_of(folder) is not None
 
 
-def _read_network(folder: Path, config: NFNetConfig, dtype: DTypeLike | None, device: Placement | None) -> Any:
+def _read_network(folder: Path, config: NetworkConfig, dtype: DTypeLike | None, device: Placement | None) -> Any:
     """The network of a state: with the averaged parameters, where the run kept an average."""
     from nfnet_eqx._orbax import ocp
 

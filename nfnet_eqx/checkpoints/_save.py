@@ -1,6 +1,5 @@
 """Checkpoints written: in one step, config and weights naming each other, and on request verified to the bit."""
 
-import dataclasses
 import logging
 import os
 from collections.abc import Mapping
@@ -16,7 +15,6 @@ from nfnet_eqx.checkpoints._checkpoint import (
     CONFIG_NAME,
     WEIGHTS_NAME,
     Checkpoint,
-    first_conv,
     open_checkpoint,
     version,
 )
@@ -147,7 +145,7 @@ def _config_json(ckpt: Checkpoint) -> dict[str, Any]:
     config = ckpt.config
     # timm has no numerics: it opens either kind, as its own.
     try:
-        architecture, model_args = config_to_timm(ckpt.architecture, dataclasses.replace(config, numerics="timm"))
+        architecture, model_args = config_to_timm(ckpt.architecture, config.with_numerics("timm"))
     except InputError as error:
         _log.warning("saved for nfnet_eqx alone: %s", error)
         # A name that timm does not know: it must refuse this network, not build another.
@@ -164,7 +162,7 @@ def _config_json(ckpt: Checkpoint) -> dict[str, Any]:
         if pretrained_cfg.get(key):
             pretrained_cfg[key] = [config.in_channels, *pretrained_cfg[key][-2:]]
     pretrained_cfg |= {"num_classes": config.num_classes, "pool_size": None}
-    pretrained_cfg |= {"first_conv": first_conv(config), "classifier": "head.fc", **ckpt.about}
+    pretrained_cfg |= {"first_conv": config.first_conv, "classifier": config.classifier, **ckpt.about}
     settings: dict[str, Any] = {
         "architecture": architecture,
         "num_classes": config.num_classes,

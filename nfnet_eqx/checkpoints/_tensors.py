@@ -22,7 +22,7 @@ from jax.typing import DTypeLike
 from nfnet_eqx._errors import InputError
 from nfnet_eqx._files import MAX_JSON_BYTES, digest, parse_json, read_json, replacing
 from nfnet_eqx.checkpoints._lazy import LazyArray
-from nfnet_eqx.models import NFNet, NFNetConfig, named_parameters, skeleton, with_parameters
+from nfnet_eqx.models import Network, NetworkConfig, named_parameters, skeleton, with_parameters
 
 INDEX_SUFFIX = ".safetensors.index.json"
 MAX_SHARDS = 256
@@ -211,13 +211,13 @@ def write_safetensors(
 
 
 def load_tensors(
-    config: NFNetConfig,
+    config: NetworkConfig,
     tensors: Mapping[str, Any],
     *,
     source: str,
     dtype: DTypeLike | None = None,
     device: Placement | None = None,
-) -> NFNet:
+) -> Network:
     """The network of `config` with its parameters taken, by name, from `tensors`.
 
     Nothing is guessed and nothing left over: each parameter needs a tensor of its name and shape, and each tensor a
@@ -244,7 +244,7 @@ def load_tensors(
 
 
 def checked_tensors(
-    config: NFNetConfig, tensors: Mapping[str, Any], *, source: str, dtype: DTypeLike | None = None
+    config: NetworkConfig, tensors: Mapping[str, Any], *, source: str, dtype: DTypeLike | None = None
 ) -> Iterator[tuple[str, np.ndarray]]:
     """The parameters of a network, one after the other, as `load_tensors` takes them; each array is the caller's own.
 

@@ -15,7 +15,7 @@ import math
 from typing import Any, get_args
 
 from nfnet_eqx._errors import InputError
-from nfnet_eqx.models import REGNET_WIDTHS, VARIANTS, ActivationName, NFNetConfig, make_divisible, plan_blocks
+from nfnet_eqx.models import NFNETS, REGNET_WIDTHS, ActivationName, NFNetConfig, make_divisible, plan_blocks
 
 _STEM_TYPES = ("", "7x7", "7x7_pool", "3x3", "3x3_pool", "deep", "deep_pool", "deep_tiered", "deep_quad")
 
@@ -240,7 +240,7 @@ def _build(architecture: str, settings: dict[str, Any]) -> NFNetConfig:
             attention_fields = {"se_ratio": 1e-3, "se_divisor": kwargs["rd_channels"]}
     elif attention == "eca":
         attention_fields = {"eca_gamma": kwargs.get("gamma", 2.0), "eca_beta": kwargs.get("beta", 1.0)}
-    fields = VARIANTS[architecture].config.to_dict() | dict(
+    fields = NFNETS[architecture].config.to_dict() | dict(
         depths=depths,
         widths=tuple(scaled(width) for width in settings["channels"][: len(depths)]),
         stem_widths=stem_widths,
@@ -358,7 +358,7 @@ def _architecture(name: str, config: NFNetConfig) -> dict[str, Any]:
 # The family without those that only DeepMind's code has.
 TIMM_ARCHITECTURES: dict[str, dict[str, Any]] = {
     name: _architecture(name, variant.config)
-    for name, variant in VARIANTS.items()
+    for name, variant in NFNETS.items()
     if not name.endswith("_plus") and name != "dm_nfnet_f7"
 }
 

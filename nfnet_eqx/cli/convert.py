@@ -82,7 +82,7 @@ def _with_labels(ckpt: Checkpoint, file: Path) -> Checkpoint:
 
 def _timm_opens(made: Converted) -> str:
     try:
-        config_to_timm(made.architecture, dataclasses.replace(made.config, numerics="timm"))
+        config_to_timm(made.architecture, made.config.with_numerics("timm"))
     except InputError:
         return "cannot open it"
     return "opens it" if made.config.numerics == "timm" else "opens it with its own numerics"

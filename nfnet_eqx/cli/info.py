@@ -11,7 +11,7 @@ import tyro
 
 from nfnet_eqx._errors import InputError
 from nfnet_eqx.cli._text import name, pad, printable, width
-from nfnet_eqx.models import VARIANTS, NFNetConfig, count
+from nfnet_eqx.models import VARIANTS, NetworkConfig, count
 from nfnet_eqx.zoo import bundled, from_pretrained
 
 
@@ -59,7 +59,7 @@ def _describe(source: str) -> dict[str, Any]:
     }
 
 
-def _facts(config: NFNetConfig, size: tuple[int, int]) -> dict[str, Any]:
+def _facts(config: NetworkConfig, size: tuple[int, int]) -> dict[str, Any]:
     total = count(config, size)
     return {"parameters": total.parameters, "macs": total.macs, "macs_size": list(size), "config": config.to_dict()}
 

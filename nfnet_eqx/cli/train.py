@@ -17,7 +17,7 @@ from tyro.constructors import PrimitiveConstructorSpec, PrimitiveTypeInfo
 
 from nfnet_eqx._errors import InputError
 from nfnet_eqx.cli._process import sigterm
-from nfnet_eqx.models import NFNetConfig
+from nfnet_eqx.models import NetworkConfig
 from nfnet_eqx.train import RUN_NAME, TrainConfig
 from nfnet_eqx.train import train as run
 from nfnet_eqx.train.recipes import RECIPES
@@ -143,15 +143,15 @@ def _options(part: Any, prefix: str = "") -> Iterator[str]:
             yield f"{prefix}no-{name}"
 
 
-def _model_rule(field: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[str | NFNetConfig] | None:
+def _model_rule(field: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[str | NetworkConfig] | None:
     """`--model` is a name; a recipe's own architecture is shown as one, and not field by field."""
-    if field.type != str | NFNetConfig:
+    if field.type != str | NetworkConfig:
         return None
     return PrimitiveConstructorSpec(
         nargs=1,
         metavar="MODEL",
         instance_from_str=lambda names: names[0],
-        is_instance=lambda value: isinstance(value, str | NFNetConfig),
+        is_instance=lambda value: isinstance(value, str | NetworkConfig),
         str_from_instance=lambda model: [model if isinstance(model, str) else "the recipe's own architecture"],
     )
 

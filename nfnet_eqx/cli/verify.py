@@ -11,7 +11,7 @@ import tyro
 from nfnet_eqx._errors import InputError
 from nfnet_eqx.cli._text import printable
 from nfnet_eqx.convert import Difference, compare, noise, run, run_timm
-from nfnet_eqx.models import NFNet, named_parameters
+from nfnet_eqx.models import Network, named_parameters
 from nfnet_eqx.zoo import from_pretrained
 
 # Of the tensors that differ, the table shows this many.
@@ -23,7 +23,7 @@ class Side(NamedTuple):
 
     source: str
     architecture: str
-    model: NFNet
+    model: Network
 
 
 class Comparison(NamedTuple):

@@ -4,47 +4,72 @@ It knows no file format, no Hub and no image: a network's input is an array `(ch
 """
 
 from nfnet_eqx.models._activations import ActivationName
-from nfnet_eqx.models._config import MAX_BLOCKS, NFNetConfig, Numerics, make_divisible
+from nfnet_eqx.models._config import NFNetConfig, make_divisible
 from nfnet_eqx.models._conv import FeatureMap, native_convolutions
-from nfnet_eqx.models._count import Count, count
-from nfnet_eqx.models._fold import fold
+from nfnet_eqx.models._families import (
+    VARIANTS,
+    config_from_dict,
+    count,
+    create_model,
+    fold,
+    get_config,
+    get_variant,
+    init_network,
+    list_models,
+    skeleton,
+)
 from nfnet_eqx.models._layers import WSConv2d
-from nfnet_eqx.models._names import is_parameter, named_parameters, parameter_name, skeleton, with_parameters
-from nfnet_eqx.models._nfnet import Block, NFNet, create_model, replaced
-from nfnet_eqx.models._plan import net_stride, plan_blocks
+from nfnet_eqx.models._names import (
+    is_below,
+    is_classifier_weight,
+    is_parameter,
+    layers_below_head,
+    named_parameters,
+    parameter_name,
+    with_parameters,
+)
+from nfnet_eqx.models._network import MAX_BLOCKS, AnyNetwork, Count, Network, NetworkConfig, Numerics, Variant
+from nfnet_eqx.models._nfnet import NFNet
+from nfnet_eqx.models._plan import plan_blocks
 from nfnet_eqx.models._surgery import parameter_mask, replace_head, replace_in_channels
-from nfnet_eqx.models._variants import REGNET_WIDTHS, VARIANTS, Variant, get_config, get_variant, list_models
+from nfnet_eqx.models._variants import NFNETS, REGNET_WIDTHS
 
 __all__ = [
     "MAX_BLOCKS",
+    "NFNETS",
     "REGNET_WIDTHS",
     "VARIANTS",
     "ActivationName",
-    "Block",
+    "AnyNetwork",
     "Count",
     "FeatureMap",
     "NFNet",
     "NFNetConfig",
+    "Network",
+    "NetworkConfig",
     "Numerics",
     "Variant",
     "WSConv2d",
+    "config_from_dict",
     "count",
     "create_model",
     "fold",
     "get_config",
     "get_variant",
+    "init_network",
+    "is_below",
+    "is_classifier_weight",
     "is_parameter",
+    "layers_below_head",
     "list_models",
     "make_divisible",
     "named_parameters",
     "native_convolutions",
-    "net_stride",
     "parameter_mask",
     "parameter_name",
     "plan_blocks",
     "replace_head",
     "replace_in_channels",
-    "replaced",
     "skeleton",
     "with_parameters",
 ]

@@ -2,30 +2,65 @@
 
 import dataclasses
 import math
-from typing import Any, Literal
+from typing import ClassVar, Literal
 
-from nfnet_eqx._errors import InputError
-from nfnet_eqx._fields import RATE, Bounds, check_fields, shown, typed_fields
+from nfnet_eqx._fields import Bounds, check_fields, shown
 from nfnet_eqx.models._activations import ActivationName
+from nfnet_eqx.models._network import MAX_BLOCKS, MAX_WIDTH, NetworkConfig, Numerics
 
 Attention = Literal["se", "eca"]
 Block = Literal["resnet", "regnet"]
 GammaIn = Literal["activation", "weight"]
-Numerics = Literal["timm", "deepmind"]
 OutputStride = Literal[8, 16, 32]
 Padding = Literal["same", "symmetric"]
 
-# A configuration may come from a stranger's file. These bounds are far above any published network and low enough that
-# nothing built from one can exhaust the machine before its weights are seen.
-MAX_WIDTH = 65_536
-MAX_BLOCKS = 256
 # JAX sorts the keys of a dict: "conv10" would come before "conv2".
 MAX_STEM = 9
-MAX_CLASSES = 1_000_000
+
+_CITATION = """\
+The networks, and adaptive gradient clipping ([2102.06171](https://arxiv.org/abs/2102.06171)); what they reach with more
+compute ([2310.16764](https://arxiv.org/abs/2310.16764)):
+
+```bibtex
+@inproceedings{brock2021high,
+  title     = {High-Performance Large-Scale Image Recognition Without Normalization},
+  author    = {Brock, Andrew and De, Soham and Smith, Samuel L. and Simonyan, Karen},
+  booktitle = {Proceedings of the 38th International Conference on Machine Learning},
+  year      = {2021},
+  note      = {arXiv:2102.06171}
+}
+
+@article{smith2023convnets,
+  title   = {ConvNets Match Vision Transformers at Scale},
+  author  = {Smith, Samuel L. and Brock, Andrew and Berrada, Leonard and De, Soham},
+  journal = {arXiv preprint arXiv:2310.16764},
+  year    = {2023}
+}
+```"""
+
+_BOUNDS = NetworkConfig.BOUNDS | {
+    "depths": Bounds(1, MAX_BLOCKS),
+    "widths": Bounds(1, MAX_WIDTH),
+    "stem_widths": Bounds(1, MAX_WIDTH),
+    "stem_strides": Bounds(1, 2),
+    "stem_kernel": Bounds(1, 15),
+    "stage_strides": Bounds(1, 2),
+    "bottleneck_ratio": Bounds(1e-3, 16),
+    "group_size": Bounds(1, MAX_WIDTH),
+    "alpha": Bounds(-1e3, 1e3),
+    "attention_gain": Bounds(-1e3, 1e3),
+    "se_ratio": Bounds(1e-3, 16),
+    "se_divisor": Bounds(1, MAX_WIDTH),
+    "eca_gamma": Bounds(1e-3, 1e3),
+    "eca_beta": Bounds(-1e3, 1e3),
+    "num_features": Bounds(1, MAX_WIDTH),
+    "channel_divisor": Bounds(1, MAX_WIDTH),
+    "std_conv_eps": Bounds(0, 1),
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class NFNetConfig:
+class NFNetConfig(NetworkConfig):
     """The architecture of one normalizer-free network.
 
     Every number here is final: widths are the channel counts that the arrays have, nothing is scaled or rounded later
@@ -66,11 +101,7 @@ class NFNetConfig:
         numerics: which of the two published functions of the same weights this is. `"timm"`: erf GELU,
             `rsqrt(var + eps)`, stochastic depth rescaled. `"deepmind"`: tanh GELU, `rsqrt(max(var * fan_in, 1e-4))`,
             stochastic depth not rescaled.
-        drop_rate: dropout before the classifier, in training.
-        stochastic_depth: drop rate of the last residual branches, in training; it rises linearly from 0.
         output_stride: 32, 16 or 8; strides beyond it become dilations.
-        in_channels: channels of the input.
-        num_classes: outputs of the classifier; 0: no classifier, the network returns pooled features.
         zero_init_head: start the classifier's weight at 0 instead of N(0, 0.01^2).
 
     Raises:
@@ -81,6 +112,11 @@ class NFNetConfig:
         and 4, appendix C; Brock et al., "Characterizing signal propagation to close the performance gap in
         unnormalized ResNets" (2101.08692).
     """
+
+    FAMILY: ClassVar[str] = "NFNet"
+    DESCRIPTION: ClassVar[str] = "normalizer-free network (NFNet)"
+    CITATION: ClassVar[str] = _CITATION
+    BOUNDS: ClassVar[dict[str, Bounds]] = _BOUNDS
 
     depths: tuple[int, ...]
     widths: tuple[int, ...]
@@ -108,12 +144,8 @@ class NFNetConfig:
     num_features: int | None = None
     channel_divisor: int = 8
     std_conv_eps: float = 1e-5
-    numerics: Numerics = "timm"
-    drop_rate: float = 0.0
-    stochastic_depth: float = 0.0
+    numerics: Numerics = "timm"  # pyright: ignore[reportIncompatibleMethodOverride]
     output_stride: OutputStride = 32
-    in_channels: int = 3
-    num_classes: int = 1000
     zero_init_head: bool = False
 
     def __post_init__(self) -> None:
@@ -125,62 +157,49 @@ class NFNetConfig:
         return math.prod(self.stem_strides) * (2 if self.stem_pool else 1)
 
     @property
+    def net_stride(self) -> int:
+        """How many input pixels one pixel of the last feature map stands for, along one side."""
+        stride = self.stem_stride
+        for stage_stride in self.stage_strides:
+            # Beyond `output_stride` strides become dilations.
+            stride *= stage_stride if stride < self.output_stride else 1
+        return stride
+
+    @property
     def feature_width(self) -> int:
         """Channels of the pooled features, the input of the classifier."""
         return self.num_features or self.widths[-1]
 
-    def to_dict(self) -> dict[str, Any]:
-        """The fields as plain JSON values; `NFNetConfig.from_dict` is the inverse."""
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(self).items()}
+    @property
+    def first_conv(self) -> str:
+        """The name of the convolution that sees the image: timm numbers those of a deep stem only."""
+        return "stem.conv" if len(self.stem_widths) == 1 else "stem.conv1"
 
-    @classmethod
-    def from_dict(cls, fields: dict[str, Any]) -> "NFNetConfig":
-        """A config from `to_dict`'s output.
+    @property
+    def classifier(self) -> str:
+        """The name of the classifier, a linear layer."""
+        return "head.fc"
 
-        Raises:
-            InputError: naming every key that is unknown or missing, and every value that is impossible.
-        """
-        known = {f.name: f for f in dataclasses.fields(cls)}
-        faults = [f"unknown key {shown(k)} (={shown(v)})" for k, v in fields.items() if k not in known]
-        faults += [
-            f"{k!r} is missing" for k, f in known.items() if f.default is dataclasses.MISSING and k not in fields
-        ]
-        hint = ". Was it written by a newer nfnet_eqx?" if faults else ""
-        values, wrong = typed_fields(cls, fields, _BOUNDS)
-        if faults or wrong:
-            raise InputError("NFNetConfig: " + "; ".join(faults + wrong) + hint)
-        return cls(**values)
+    @property
+    def trial_size(self) -> int:
+        """Side of an image with four pixels in the last feature map."""
+        return 4 * self.net_stride
+
+    def size_fault(self, height: int, width: int) -> str | None:
+        """An image must be as large as the network's stride, and may be of any size from there on."""
+        if min(height, width) >= self.net_stride:
+            return None
+        return f"at least {self.net_stride} pixels high and wide (the network's stride)"
+
+    def with_numerics(self, numerics: Numerics) -> "NFNetConfig":
+        """The architecture with one of the two published functions of the same weights."""
+        return dataclasses.replace(self, numerics=numerics)
 
 
 def make_divisible(value: float, divisor: int, round_limit: float = 0.9) -> int:
     """`value` rounded to a multiple of `divisor`, but never below `round_limit * value` (timm's rule)."""
     rounded = max(divisor, int(value + divisor / 2) // divisor * divisor)
     return rounded + divisor if rounded < round_limit * value else rounded
-
-
-_BOUNDS = {
-    "depths": Bounds(1, MAX_BLOCKS),
-    "widths": Bounds(1, MAX_WIDTH),
-    "stem_widths": Bounds(1, MAX_WIDTH),
-    "stem_strides": Bounds(1, 2),
-    "stem_kernel": Bounds(1, 15),
-    "stage_strides": Bounds(1, 2),
-    "bottleneck_ratio": Bounds(1e-3, 16),
-    "group_size": Bounds(1, MAX_WIDTH),
-    "alpha": Bounds(-1e3, 1e3),
-    "attention_gain": Bounds(-1e3, 1e3),
-    "se_ratio": Bounds(1e-3, 16),
-    "se_divisor": Bounds(1, MAX_WIDTH),
-    "eca_gamma": Bounds(1e-3, 1e3),
-    "eca_beta": Bounds(-1e3, 1e3),
-    "num_features": Bounds(1, MAX_WIDTH),
-    "channel_divisor": Bounds(1, MAX_WIDTH),
-    "std_conv_eps": Bounds(0, 1),
-    "drop_rate": RATE,
-    "stochastic_depth": RATE,
-    "in_channels": Bounds(1, MAX_WIDTH),
-    "num_classes": Bounds(0, MAX_CLASSES),
-}
 
 
 def _combined_faults(config: NFNetConfig) -> list[str]:

@@ -1,48 +1,14 @@
-"""Parameters and multiply-adds of any config, without building anything."""
+"""Parameters and multiply-adds of an NFNet, without building anything."""
 
-from typing import NamedTuple
-
-from nfnet_eqx._errors import InputError
 from nfnet_eqx.models._config import NFNetConfig
 from nfnet_eqx.models._layers import eca_kernel, se_hidden
-from nfnet_eqx.models._plan import net_stride, plan_blocks
+from nfnet_eqx.models._network import Count
+from nfnet_eqx.models._plan import plan_blocks
 
 
-class Count(NamedTuple):
-    """What a network costs.
-
-    Attributes:
-        parameters: learnable numbers.
-        macs: multiply-adds of one forward pass on one picture: convolutions, attention and classifier. The papers'
-            tables call them FLOPs.
-    """
-
-    parameters: int
-    macs: int
-
-
-def count(config: NFNetConfig, image_size: int | tuple[int, int]) -> Count:
-    """Counts the parameters and multiply-adds of a network.
-
-    >>> from nfnet_eqx import get_config
-    >>> count(get_config("dm_nfnet_f0"), 256)
-    Count(parameters=71489284, macs=12384198656)
-
-    Args:
-        config: the architecture.
-        image_size: side of the picture in pixels, or `(height, width)`.
-
-    Raises:
-        InputError: the picture is smaller than the network's stride.
-
-    References:
-        2102.06171, table 3.
-    """
-    height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
-    if min(height, width) < net_stride(config):
-        raise InputError(f"image_size (={image_size}) must be at least {net_stride(config)}, the network's stride")
+def count_nfnet(config: NFNetConfig, size: tuple[int, int]) -> Count:
+    """Parameters of an NFNet, and multiply-adds at an image size that it can take."""
     parts: list[Count] = []
-    size = (height, width)
 
     channels = config.in_channels
     for out, stride in zip(config.stem_widths, config.stem_strides, strict=True):

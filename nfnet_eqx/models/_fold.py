@@ -6,11 +6,12 @@ import equinox as eqx
 import jax.numpy as jnp
 
 from nfnet_eqx.models._layers import Conv2d
-from nfnet_eqx.models._nfnet import AnyConv, Block, NFNet, replaced
+from nfnet_eqx.models._network import replaced
+from nfnet_eqx.models._nfnet import AnyConv, Block, NFNet
 
 
-def fold(model: NFNet) -> NFNet:
-    """The same function with weight standardization, gains and gamma folded into plain convolutions, for inference.
+def fold_nfnet(model: NFNet) -> NFNet:
+    """An NFNet with weight standardization, gains and gamma folded into plain convolutions, for inference.
 
     Nothing is approximated: a convolution is linear in its weight, and the factors gamma and beta on its input move
     into it. The result has fewer parameters (no `gain`), is no longer meant to be trained, and cannot be saved as a

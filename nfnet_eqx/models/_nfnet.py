@@ -1,7 +1,6 @@
 """The network: stem, stages of residual blocks, head. Every member of the family is this one class."""
 
 import dataclasses
-from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -25,8 +24,8 @@ from nfnet_eqx.models._layers import (
     missing_key,
     split,
 )
-from nfnet_eqx.models._plan import BlockPlan, net_stride, plan_blocks
-from nfnet_eqx.models._variants import get_config
+from nfnet_eqx.models._network import Network, Remat, Taps, check_image, replaced
+from nfnet_eqx.models._plan import BlockPlan, plan_blocks
 
 AnyConv = WSConv2d | Conv2d
 AnyAttention = SqueezeExcite | EfficientChannelAttention
@@ -117,7 +116,7 @@ class Head(eqx.Module):
         return self.fc.weight.astype(x.dtype) @ pooled + self.fc.bias.astype(x.dtype)
 
 
-class NFNet(eqx.Module):
+class NFNet(Network):
     """A normalizer-free network: a pure function of one picture.
 
     Attribute paths are timm's tensor names: `model.stages[0][1].conv2b.weight` is `stages.0.1.conv2b.weight`.
@@ -173,51 +172,15 @@ class NFNet(eqx.Module):
         self.head = Head.init(config, key=head_key)
         self.stem_act = self.final_act = _activation(config)
 
-    def __call__(
+    def features_and_logits(
         self,
         x: Shaped[Array | np.ndarray, "..."],
         *,
         key: PRNGKeyArray | None = None,
         inference: bool | None = None,
-    ) -> Float[Array, " classes"]:
-        """Logits of one picture; pooled features if the config has no classes. `jax.vmap` makes it a batch.
-
-        Args:
-            x: a normalized picture, `(channels, height, width)`, floating point.
-            key: randomness of dropout and stochastic depth; needed in training if their rates are not 0.
-            inference: overrides the layers' own `inference` flags (`equinox.nn.inference_mode` sets those).
-
-        Returns:
-            `(num_classes,)`, or `(feature_width,)` where `num_classes` is 0, in `x`'s dtype.
-
-        Raises:
-            InputError: `x` has a wrong rank, dtype, channel count or too few pixels, or `key` is missing.
-        """
-        *_, final = self._maps(x, key, inference)
-        return self.head(self.final_act(final), key=_child(key, 0), inference=inference)
-
-    def features(
-        self,
-        x: Shaped[Array | np.ndarray, "..."],
-        *,
-        key: PRNGKeyArray | None = None,
-        inference: bool | None = None,
-    ) -> tuple[Float[Array, "channels height width"], ...]:
-        """Feature maps of one picture at timm's taps, from the finest to the coarsest.
-
-        The stem's (its last convolution but one, or its only one, before the activation), each stage's but the last,
-        and the final convolution's before its activation (the last stage's where there is none): strides 2, 4, 8, 16
-        and 32 in the published networks. Arguments and errors are those of calling the network.
-
-        Returns:
-            A `(channels, height, width)` map for each tap.
-        """
-        return tuple(jnp.transpose(tap, (2, 0, 1)) for tap in self._maps(x, key, inference))
-
-    def _maps(
-        self, x: Shaped[Array | np.ndarray, "..."], key: PRNGKeyArray | None, inference: bool | None
-    ) -> list[FeatureMap]:
-        _check_picture(x, self.config)
+    ) -> tuple[Taps, Float[Array, " classes"]]:
+        """What `features` and calling the network give, from one forward pass."""
+        check_image(x, self.config)
         out = jnp.transpose(jnp.asarray(x), (1, 2, 0))
 
         taps: list[FeatureMap] = []
@@ -237,34 +200,21 @@ class NFNet(eqx.Module):
             taps.append(out)
 
         if self.final_conv is not None:
-            taps[-1] = self.final_conv(out)
-        return taps
+            out = taps[-1] = self.final_conv(out)
+        logits = self.head(self.final_act(out), key=_child(key, 0), inference=inference)
+        return tuple(jnp.transpose(tap, (2, 0, 1)) for tap in taps), logits
 
+    def with_classifier(self, num_classes: int, *, key: PRNGKeyArray) -> "NFNet":
+        """The network with a fresh classifier; see `replace_head`."""
+        config = dataclasses.replace(self.config, num_classes=num_classes)
+        # The dropout stays as it is: its rate and its inference flag may have been set since.
+        return replaced(
+            self, config=config, head=dataclasses.replace(Head.init(config, key=key), dropout=self.head.dropout)
+        )
 
-def create_model(name: str, *, key: PRNGKeyArray, num_classes: int = 1000, in_channels: int = 3) -> NFNet:
-    """A freshly initialised network of the family.
-
-    For any other change of the architecture, use `dataclasses.replace` on `get_config(name)` and call `NFNet`.
-
-    Args:
-        name: one of `list_models()`.
-        key: randomness of the initial weights.
-        num_classes: outputs of the classifier; 0 gives pooled features.
-        in_channels: channels of the pictures.
-
-    Raises:
-        InputError: there is no such name, or a number is impossible.
-    """
-    config = dataclasses.replace(get_config(name), num_classes=num_classes, in_channels=in_channels)
-    return NFNet(config, key=key)
-
-
-def replaced(model: NFNet, **fields: Any) -> NFNet:
-    """The network with other parts: `dataclasses.replace`, which cannot call a constructor that draws them itself."""
-    copy = object.__new__(NFNet)
-    for field in dataclasses.fields(model):
-        object.__setattr__(copy, field.name, fields.get(field.name, getattr(model, field.name)))
-    return copy
+    def with_remat(self) -> "NFNet":
+        """The network whose blocks' activations are computed again in the backward pass, to save memory."""
+        return replaced(self, stages=tuple(tuple(Remat(block) for block in stage) for stage in self.stages))
 
 
 def _init_stem(config: NFNetConfig, key: InitKey) -> dict[str, AnyConv]:
@@ -323,24 +273,3 @@ def _activation(config: NFNetConfig) -> Activation:
 
 def _child(key: PRNGKeyArray | None, index: int) -> PRNGKeyArray | None:
     return None if key is None else jr.fold_in(key, index)
-
-
-def _check_picture(x: Shaped[Array | np.ndarray, "..."], config: NFNetConfig) -> None:
-    if x.ndim != 3:
-        hint = "use jax.vmap(model)(x) for a batch" if x.ndim == 4 else "give one picture"
-        raise InputError(f"x must be (channels, height, width), got shape {x.shape}; {hint}")
-    if not jnp.issubdtype(x.dtype, jnp.floating):
-        raise InputError(
-            f"x must be floating point, got {x.dtype}; normalize the picture first (Checkpoint.preprocess)"
-        )
-    channels, height, width = x.shape
-    if channels != config.in_channels:
-        hint = "; is it (height, width, channels)? use x.transpose(2, 0, 1)" if width == config.in_channels else ""
-        raise InputError(f"x must have in_channels={config.in_channels} channels first, got shape {x.shape}{hint}")
-    stride = net_stride(config)
-    # A size that is a symbol (`jax.export`) is known when the function is called.
-    if any(isinstance(side, int) and side < stride for side in (height, width)):
-        raise InputError(
-            f"x must be at least {stride} pixels high and wide (the network's stride), got {height} x {width}; "
-            "resize the picture"
-        )

@@ -120,11 +120,3 @@ def _drop_rate(config: NFNetConfig, index: int) -> float:
     # timm's rates reach the full value at the last block, DeepMind's never do.
     last = blocks if config.numerics == "deepmind" else max(blocks - 1, 1)
     return config.stochastic_depth * index / last
-
-
-def net_stride(config: NFNetConfig) -> int:
-    """How many input pixels one pixel of the last feature map stands for, along one side."""
-    stride = config.stem_stride
-    for stage in plan_blocks(config):
-        stride *= stage[0].stride
-    return stride

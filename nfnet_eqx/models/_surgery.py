@@ -3,16 +3,15 @@
 import dataclasses
 from collections.abc import Callable
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import PRNGKeyArray, PyTree
 
-from nfnet_eqx.models._names import is_parameter, parameter_name
-from nfnet_eqx.models._nfnet import Head, NFNet, replaced
+from nfnet_eqx.models._names import is_parameter, named_parameters, parameter_name, with_parameters
+from nfnet_eqx.models._network import AnyNetwork, replaced
 
 
-def replace_head(model: NFNet, num_classes: int, *, key: PRNGKeyArray) -> NFNet:
+def replace_head(model: AnyNetwork, num_classes: int, *, key: PRNGKeyArray) -> AnyNetwork:
     """The network with a fresh classifier; everything else stays as it is.
 
     Args:
@@ -23,18 +22,15 @@ def replace_head(model: NFNet, num_classes: int, *, key: PRNGKeyArray) -> NFNet:
     Raises:
         InputError: `num_classes` is negative.
     """
-    config = dataclasses.replace(model.config, num_classes=num_classes)
-    # The dropout stays as it is: its rate and its inference flag may have been set since.
-    head = dataclasses.replace(Head.init(config, key=key), dropout=model.head.dropout)
-    return replaced(model, config=config, head=head)
+    return model.with_classifier(num_classes, key=key)  # pyright: ignore[reportReturnType]
 
 
-def replace_in_channels(model: NFNet, in_channels: int) -> NFNet:
+def replace_in_channels(model: AnyNetwork, in_channels: int) -> AnyNetwork:
     """The network for images with another number of channels, its first convolution adapted by timm's rule.
 
     To one channel: the sum over the old ones, which sees a grey image as the equal channels it stands for. Otherwise
-    the old kernels are repeated, cut to `in_channels` and scaled by old / new. Weight standardization then brings every
-    kernel to the same norm again: only the scale of the first convolution's outputs differs from a sum.
+    the old kernels are repeated, cut to `in_channels` and scaled by old / new. (An NFNet's weight standardization then
+    brings every kernel to the same norm again: only the scale of the first convolution's outputs differs from a sum.)
 
     timm does so from three channels, and to one channel also from two; from other counts it starts the first
     convolution afresh or fails. Here the rule is the same from any count: one channel for radiographs, four with
@@ -49,13 +45,13 @@ def replace_in_channels(model: NFNet, in_channels: int) -> NFNet:
     """
     config = dataclasses.replace(model.config, in_channels=in_channels)
     old, new = model.config.in_channels, config.in_channels
-    first = next(iter(model.stem))
-    weight = model.stem[first].weight
+    parameters, first = named_parameters(model), f"{config.first_conv}.weight"
+    weight = parameters[first]
     if new == 1:
         weight = jnp.sum(weight, axis=1, keepdims=True)
     else:
         weight = jnp.tile(weight, (1, -(-new // old), 1, 1))[:, :new] * jnp.asarray(old / new, weight.dtype)
-    return replaced(eqx.tree_at(lambda m: m.stem[first].weight, model, weight), config=config)
+    return replaced(with_parameters(model, parameters | {first: weight}), config=config)
 
 
 def parameter_mask(tree: PyTree, test: Callable[[str], bool]) -> PyTree:

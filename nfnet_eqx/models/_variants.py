@@ -1,4 +1,4 @@
-"""The family as one table: every name, its architecture, and the picture sizes it is trained and tested at.
+"""The NFNets as one table: every name, its architecture, and the picture sizes it is trained and tested at.
 
 Names and settings are those of timm (36 of them); `dm_nfnet_f7` and the wider `dm_nfnet_f0_plus` ... `dm_nfnet_f7_plus`
 follow DeepMind's released code.
@@ -9,21 +9,9 @@ References:
 """
 
 import dataclasses
-import difflib
-import fnmatch
-from typing import NamedTuple
 
-from nfnet_eqx._errors import InputError
 from nfnet_eqx.models._config import NFNetConfig, make_divisible
-
-
-class Variant(NamedTuple):
-    """One row of the family: the architecture and its published picture sizes (train, test), in pixels a side."""
-
-    config: NFNetConfig
-    train_size: int
-    test_size: int
-
+from nfnet_eqx.models._network import Variant
 
 _F_DEPTHS = (1, 2, 6, 3)
 _F_WIDTHS = (256, 512, 1536, 1536)
@@ -155,38 +143,4 @@ def _family() -> dict[str, Variant]:
     return rows
 
 
-VARIANTS: dict[str, Variant] = _family()
-
-
-def list_models(pattern: str = "*") -> list[str]:
-    """Names of the family that match a shell-style pattern, in the family's order.
-
-    >>> list_models("eca_*_l0")
-    ['eca_nfnet_l0']
-    """
-    return [name for name in VARIANTS if fnmatch.fnmatchcase(name, pattern)]
-
-
-def get_variant(name: str) -> Variant:
-    """The architecture called `name` together with its published picture sizes.
-
-    Raises:
-        InputError: there is no such name; the message lists the nearest ones.
-    """
-    if name not in VARIANTS:
-        near = difflib.get_close_matches(name, VARIANTS, n=3, cutoff=0.5)
-        hint = f"did you mean {', '.join(near)}?" if near else "nfnet_eqx.list_models() names them all."
-        raise InputError(f"unknown architecture {name!r}; {hint}")
-    return VARIANTS[name]
-
-
-def get_config(name: str) -> NFNetConfig:
-    """The architecture called `name`, with 1000 classes and without dropout.
-
-    >>> get_config("dm_nfnet_f0").widths
-    (256, 512, 1536, 1536)
-
-    Raises:
-        InputError: there is no such name.
-    """
-    return get_variant(name).config
+NFNETS: dict[str, Variant] = _family()

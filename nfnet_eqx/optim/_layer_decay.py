@@ -1,16 +1,12 @@
 """Layer-wise decay of the learning rate, for fine-tuning: the nearer to the pixels, the less a layer moves."""
 
-import re
-
 import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import PyTree
 
 from nfnet_eqx._errors import InputError
-from nfnet_eqx.models import parameter_name
-
-_LAYER = re.compile(r"(?P<whole>stem|final_conv|head)\.|stages\.(?P<stage>\d+)\.(?P<block>\d+)\.")
+from nfnet_eqx.models import layers_below_head, parameter_name
 
 
 def scale_by_layer(decay: float) -> optax.GradientTransformation:
@@ -18,15 +14,15 @@ def scale_by_layer(decay: float) -> optax.GradientTransformation:
 
     .. math:: u_i \mapsto d^{\,L - l(i)} u_i
 
-    The layers are the stem, every block and the head, L; the final convolution belongs to the last block. The head
-    moves at the full rate, the last block at `decay`, the stem of a network of n blocks at `decay ** (n + 1)`. A
-    parameter's layer is read from its name, so frozen parts (None) count and move nobody else's rate.
+    The layers are what comes before the blocks, every block and the head, L (`layers_below_head`). The head moves at
+    the full rate, the last block at `decay`, the stem of a network of n blocks at `decay ** (n + 1)`. A parameter's
+    layer is read from its name, so frozen parts (None) count and move nobody else's rate.
 
     Args:
         decay: d, above 0; 1 is no decay. It stands last in a chain: what it scales is the step.
 
     Returns:
-        A gradient transformation without state. Its `update` raises `InputError` for names that are not an `NFNet`'s.
+        A gradient transformation without state. Its `update` raises `InputError` for names that are no network's.
 
     Raises:
         InputError: `decay` is not above 0 and at most 1.
@@ -51,16 +47,4 @@ def _distances(tree: PyTree) -> dict[str, int]:
     """How many layers each parameter stands below the head, by name."""
     # With the missing ones: a block that is frozen as a whole is a layer still.
     leaves = jax.tree_util.tree_leaves_with_path(tree, is_leaf=lambda leaf: leaf is None)
-    names = {parameter_name(path): leaf is not None for path, leaf in leaves}
-    matches = {name: _LAYER.match(name) for name in names}
-    unknown = [name for name, present in names.items() if present and matches[name] is None]
-    if unknown:
-        raise InputError(f"updates hold parameters in no layer of an NFNet: {unknown[:5]}; decay=1 needs no layers")
-    blocks = sorted({(int(m["stage"]), int(m["block"])) for m in matches.values() if m and m["stage"]})
-    below = {block: len(blocks) - i for i, block in enumerate(blocks)}
-    whole = {"stem": len(blocks) + 1, "final_conv": 1, "head": 0}
-    return {
-        name: below[int(m["stage"]), int(m["block"])] if m["stage"] else whole[m["whole"]]
-        for name, m in matches.items()
-        if m
-    }
+    return layers_below_head([parameter_name(path) for path, _ in leaves])

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 import optax
 
-from nfnet_eqx.models import parameter_mask
+from nfnet_eqx.models import is_classifier_weight, parameter_mask
 from nfnet_eqx.optim._agc import agc
 from nfnet_eqx.optim._layer_decay import scale_by_layer
 
@@ -38,7 +38,7 @@ def nfnet_sgd(
         optax.identity()
         if clipping is None
         else optax.masked(
-            agc(clipping, eps), lambda params: parameter_mask(params, lambda name: name != "head.fc.weight")
+            agc(clipping, eps), lambda params: parameter_mask(params, lambda name: not is_classifier_weight(name))
         ),
         optax.add_decayed_weights(
             weight_decay, lambda params: parameter_mask(params, lambda name: name.endswith(".weight"))

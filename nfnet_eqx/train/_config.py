@@ -9,7 +9,7 @@ from nfnet_eqx._fields import COUNT, NOT_NEGATIVE, POSITIVE, RATE, Bounds, check
 from nfnet_eqx.checkpoints import ClassOrder
 from nfnet_eqx.data import Augment
 from nfnet_eqx.images import Preprocess
-from nfnet_eqx.models import NFNetConfig
+from nfnet_eqx.models import NetworkConfig
 from nfnet_eqx.train._optimizer import OptimizerConfig
 
 Precision = Literal["float32", "bfloat16"]
@@ -62,7 +62,7 @@ class TrainConfig:
         InputError: naming every value that is impossible, and why.
     """
 
-    model: str | NFNetConfig
+    model: str | NetworkConfig
     data: Path
     out: Path
     eval_data: Path | None = None

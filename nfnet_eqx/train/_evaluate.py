@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Float32, Int32, Int64, PyTree
 
 from nfnet_eqx._errors import InputError
 from nfnet_eqx.data import EvalBatch
-from nfnet_eqx.models import NFNet
+from nfnet_eqx.models import Network
 from nfnet_eqx.train._mesh import BATCH, REPLICATED, make_mesh, put, put_batch
 
 Measure = Literal["top1", "top5", "loss"]
@@ -108,7 +108,7 @@ class Evaluation:
 
 
 def evaluate(
-    model: NFNet,
+    model: Network,
     batches: Iterable[EvalBatch],
     *,
     mesh: Mesh | None = None,
@@ -168,7 +168,7 @@ class _Answers(NamedTuple):
 
 @eqx.filter_jit
 def _answer(
-    model: NFNet,
+    model: Network,
     images: Float32[Array, "b c h w"],
     labels: Int32[Array, " b"],
     mesh: Mesh,
@@ -204,7 +204,7 @@ def _score(logits: Float32[Array, " classes"], label: Int32[Array, ""]) -> _Answ
     )
 
 
-def _on_mesh(model: NFNet, mesh: Mesh) -> NFNet:
+def _on_mesh(model: Network, mesh: Mesh) -> Network:
     """The network with its parameters on the mesh: where they are, if they are on it already, else copied to all."""
     params, static = eqx.partition(model, eqx.is_array)
     devices = set(mesh.devices.flat)

@@ -8,11 +8,11 @@ from typing import Any
 from nfnet_eqx._errors import InputError
 from nfnet_eqx.checkpoints import PARTS, Checkpoint, History, load_checkpoint, write_verified
 from nfnet_eqx.images import Preprocess
-from nfnet_eqx.models import NFNet
+from nfnet_eqx.models import Network
 
 
 def export(
-    model: NFNet,
+    model: Network,
     folder: str | os.PathLike[str],
     *,
     architecture: str,

@@ -14,7 +14,7 @@ from jaxtyping import PyTree
 
 from nfnet_eqx.checkpoints import EXPORT_NAME, STATES_NAME
 from nfnet_eqx.data import Batch, eval_stream, train_stream
-from nfnet_eqx.models import NFNet
+from nfnet_eqx.models import Network
 from nfnet_eqx.train._checkpoint import Checkpoints
 from nfnet_eqx.train._config import Precision, TrainConfig
 from nfnet_eqx.train._curves import Curves
@@ -214,7 +214,7 @@ def _numbers(evaluation: Evaluation) -> dict[str, float]:
     return {"loss": evaluation.loss, "top1": evaluation.top1, **top5}
 
 
-def _evaluate(run: Prepared, network: NFNet, precision: Precision) -> Evaluation:
+def _evaluate(run: Prepared, network: Network, precision: Precision) -> Evaluation:
     _log.info("evaluating on %s images in %s", f"{len(run.held_out):,}", precision)
     batches = eval_stream(
         run.held_out,

@@ -10,7 +10,7 @@ from jaxtyping import PyTree
 
 from nfnet_eqx._errors import InputError
 from nfnet_eqx._fields import NOT_NEGATIVE, POSITIVE, RATE, Bounds, check_fields
-from nfnet_eqx.models import named_parameters, parameter_mask
+from nfnet_eqx.models import is_below, named_parameters, parameter_mask
 from nfnet_eqx.optim import nfnet_sgd, warmup_cosine
 
 
@@ -76,12 +76,12 @@ def trained_mask(params: PyTree, frozen: tuple[str, ...]) -> PyTree[bool]:
         InputError: an entry names no parameter, or all are frozen.
     """
     names = list(named_parameters(params))
-    strange = [entry for entry in frozen if not any(_below(name, entry) for name in names)]
+    strange = [entry for entry in frozen if not any(is_below(name, entry) for name in names)]
     if strange:
         raise InputError(f"optimizer.frozen: no parameter's name starts with {', '.join(map(repr, strange))}")
-    if all(any(_below(name, entry) for entry in frozen) for name in names):
+    if all(any(is_below(name, entry) for entry in frozen) for name in names):
         raise InputError(f"optimizer.frozen (={frozen}) leaves nothing to train")
-    return parameter_mask(params, lambda name: not any(_below(name, entry) for entry in frozen))
+    return parameter_mask(params, lambda name: not any(is_below(name, entry) for entry in frozen))
 
 
 _OPTIMIZER_BOUNDS = {
@@ -103,8 +103,3 @@ def _sam_faults(config: OptimizerConfig) -> list[str]:
     if abs(share - round(share)) <= 1e-6:
         return []
     return [f"sam_fraction must be 1 / a whole number (1, 0.5, ...), got {config.sam_fraction}"]
-
-
-def _below(name: str, entry: str) -> bool:
-    """Whether `entry` is the name or the start of its path: `stages.1` covers `stages.1.0`, not `stages.10`."""
-    return name == entry or name.startswith(entry.removesuffix(".") + ".")

@@ -16,7 +16,7 @@ from nfnet_eqx._class_names import check_class_names
 from nfnet_eqx._errors import InputError
 from nfnet_eqx.checkpoints import EXPORT_NAME, Checkpoint, History, Run, saved_steps, write_card
 from nfnet_eqx.data import Source, check_readable, open_source
-from nfnet_eqx.models import NFNet, count, skeleton
+from nfnet_eqx.models import Network, count, skeleton
 from nfnet_eqx.train._config import TrainConfig, batch_unit
 from nfnet_eqx.train._export import check_replaceable
 from nfnet_eqx.train._memory import check_activations
@@ -65,7 +65,7 @@ class Prepared:
         return count(self.start.config, self.start.preprocess.input_size).parameters * 4 * copies
 
 
-def prepare(config: TrainConfig, recipe: str) -> tuple[Prepared, NFNet | None]:
+def prepare(config: TrainConfig, recipe: str) -> tuple[Prepared, Network | None]:
     """Finds all that a run needs, and refuses what cannot be trained, evaluated or exported.
 
     Returns:

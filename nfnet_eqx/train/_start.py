@@ -11,12 +11,12 @@ from nfnet_eqx._errors import InputError
 from nfnet_eqx.checkpoints import Checkpoint, match_classes
 from nfnet_eqx.data import Example, Source
 from nfnet_eqx.images import Preprocess
-from nfnet_eqx.models import VARIANTS, NFNet, NFNetConfig, named_parameters, replace_head, skeleton, with_parameters
+from nfnet_eqx.models import VARIANTS, Network, NetworkConfig, named_parameters, replace_head, skeleton, with_parameters
 from nfnet_eqx.train._config import TrainConfig
 from nfnet_eqx.zoo import from_pretrained
 
 # What a network is called that was given by its configuration.
-_UNNAMED = "nfnet"
+_UNNAMED = "unnamed"
 
 
 class Start(NamedTuple):
@@ -31,7 +31,7 @@ class Start(NamedTuple):
         classes: its class of each class of the data.
     """
 
-    config: NFNetConfig
+    config: NetworkConfig
     preprocess: Preprocess
     architecture: str
     base_model: str | None
@@ -39,7 +39,9 @@ class Start(NamedTuple):
     classes: tuple[int, ...]
 
 
-def find_start(config: TrainConfig, num_classes: int, names: Sequence[str] | None = None) -> tuple[Start, NFNet | None]:
+def find_start(
+    config: TrainConfig, num_classes: int, names: Sequence[str] | None = None
+) -> tuple[Start, Network | None]:
     """The network that `config.model` names, with a head for the data.
 
     Args:
@@ -55,7 +57,7 @@ def find_start(config: TrainConfig, num_classes: int, names: Sequence[str] | Non
         InputError: there is no such architecture or checkpoint, or it is broken, or it does not fit the data.
     """
     model, ckpt, sizes = config.model, None, None
-    if isinstance(model, NFNetConfig):
+    if isinstance(model, NetworkConfig):
         network, architecture = model, _UNNAMED
     elif model in VARIANTS:
         variant = VARIANTS[model]
@@ -79,6 +81,10 @@ def find_start(config: TrainConfig, num_classes: int, names: Sequence[str] | Non
     network = dataclasses.replace(network, num_classes=num_classes, **given)
 
     image_size, eval_size = _sizes(config, architecture, sizes)
+    for name, size in {"image_size": image_size, "eval_size": eval_size}.items():
+        if fault := network.size_fault(size, size):
+            raise InputError(f"{name} (={size}) must be {fault}")
+    network = network.at_image_size(image_size)
     base = _published_preprocess(network, image_size, eval_size) if ckpt is None else ckpt.preprocess
     preprocess = dataclasses.replace(
         config.preprocess or base,
@@ -86,7 +92,7 @@ def find_start(config: TrainConfig, num_classes: int, names: Sequence[str] | Non
         test_input_size=(eval_size, eval_size),
     )
     base_model = None if ckpt is None else str(ckpt.source)
-    pretrained = None if ckpt is None else _pretrained(ckpt, network, config)
+    pretrained = None if ckpt is None else _pretrained(ckpt, network, image_size, config)
     return Start(network, preprocess, architecture, base_model, labels, classes), pretrained
 
 
@@ -159,8 +165,8 @@ def _kept_classes(
     return labels, classes
 
 
-def _pretrained(ckpt: Checkpoint, network: NFNetConfig, config: TrainConfig) -> NFNet:
-    model = ckpt.model
+def _pretrained(ckpt: Checkpoint, network: NetworkConfig, image_size: int, config: TrainConfig) -> Network:
+    model = ckpt.model.at_image_size(image_size)
     if not config.keep_head:
         model = replace_head(model, network.num_classes, key=jr.key(config.seed))
     return with_parameters(skeleton(network), named_parameters(model))
@@ -174,6 +180,6 @@ def _sizes(config: TrainConfig, architecture: str, own: tuple[int, int] | None) 
     return config.image_size or train_size, config.eval_size or eval_size
 
 
-def _published_preprocess(network: NFNetConfig, image_size: int, eval_size: int) -> Preprocess:
+def _published_preprocess(network: NetworkConfig, image_size: int, eval_size: int) -> Preprocess:
     """How the networks of either numerics were evaluated."""
     return Preprocess() if network.numerics == "timm" else Preprocess.deepmind(image_size, eval_size)

@@ -20,19 +20,11 @@ import jax.random as jr
 import numpy as np
 import optax
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, Int, Key, PRNGKeyArray, PyTree, UInt8, UInt32
+from jaxtyping import Array, Float, Int, Key, PyTree, UInt8, UInt32
 
 from nfnet_eqx.data import mix
 from nfnet_eqx.images import Preprocess
-from nfnet_eqx.models import (
-    Block,
-    FeatureMap,
-    NFNet,
-    NFNetConfig,
-    is_parameter,
-    replaced,
-    skeleton,
-)
+from nfnet_eqx.models import Network, NetworkConfig, init_network, is_parameter, skeleton
 from nfnet_eqx.optim import sam_ascent, update_ema
 from nfnet_eqx.train._config import TrainConfig
 from nfnet_eqx.train._mesh import (
@@ -82,16 +74,16 @@ class Program(NamedTuple):
         step: one step; compiled when it is first called, or ahead of that (`compile_step`).
     """
 
-    static: NFNet
+    static: Network
     schedule: optax.Schedule
     abstract: TrainState
     specs: TrainState
-    start: Callable[[NFNet | None], TrainState]
+    start: Callable[[Network | None], TrainState]
     step: Step
 
 
 def make_program(
-    config: TrainConfig, network: NFNetConfig, preprocess: Preprocess, mesh: Mesh, *, total_steps: int
+    config: TrainConfig, network: NetworkConfig, preprocess: Preprocess, mesh: Mesh, *, total_steps: int
 ) -> Program:
     """Everything of a run that does not depend on its data; nothing is allocated.
 
@@ -107,9 +99,9 @@ def make_program(
     specs = partition_specs(abstract, mesh, fsdp=config.fsdp)
 
     def random(seed: UInt32[Array, ""]) -> PyTree:
-        return eqx.filter(NFNet(network, key=jr.key(seed)), is_parameter)
+        return eqx.filter(init_network(network, key=jr.key(seed)), is_parameter)
 
-    def start(model: NFNet | None) -> TrainState:
+    def start(model: Network | None) -> TrainState:
         if model is None:  # each device makes its own part
             arrays = jax.jit(random, out_shardings=shardings(specs.params, mesh))(np.uint32(config.seed))
         else:
@@ -142,7 +134,7 @@ def first_state(
 
 
 def make_step(
-    static: NFNet,
+    static: Network,
     optimizer: optax.GradientTransformation,
     mask: PyTree,
     config: TrainConfig,
@@ -206,7 +198,7 @@ def _gradient(
     labels: Labels,
     step: Int[Array, ""],
     *,
-    static: NFNet,
+    static: Network,
     config: TrainConfig,
     preprocess: Preprocess,
     every: int,
@@ -245,7 +237,7 @@ def _gradient(
 
 
 def mean_loss(
-    model: NFNet,
+    model: Network,
     images: Images,
     labels: Labels,
     keys: Key[Array, " b"],
@@ -255,7 +247,7 @@ def mean_loss(
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """Mean cross-entropy of some pictures, and the share of them whose (main) class is the top one."""
     if config.remat:
-        model = replaced(model, stages=tuple(tuple(_Remat(block) for block in stage) for stage in model.stages))
+        model = model.with_remat()
     mix_keys, model_keys = (jax.vmap(functools.partial(jr.fold_in, data=i))(keys) for i in range(2))
     mean, std = (jnp.asarray(value, jnp.float32)[None, None, None] for value in (preprocess.mean, preprocess.std))
     x = (images.astype(jnp.float32) / 255 - mean) / std
@@ -272,12 +264,3 @@ def _every_pair(batch: PyTree, every: int) -> PyTree:
     if every == 1:
         return batch
     return jax.tree.map(lambda a: a.reshape(-1, 2, *a.shape[1:])[::every].reshape(-1, *a.shape[1:]), batch)
-
-
-class _Remat(eqx.Module):
-    """A block whose activations are computed again in the backward pass."""
-
-    block: Block
-
-    def __call__(self, x: FeatureMap, *, key: PRNGKeyArray | None = None, inference: bool | None = None) -> FeatureMap:
-        return eqx.filter_checkpoint(self.block)(x, key=key, inference=inference)

@@ -18,7 +18,7 @@ from nfnet_eqx.checkpoints._tensors import load_tensors, read_safetensors, write
 from nfnet_eqx.checkpoints._timm import TIMM_ARCHITECTURES, config_from_timm
 from nfnet_eqx.images._preprocess import Preprocess
 from nfnet_eqx.images.labels import imagenet1k
-from nfnet_eqx.models._names import skeleton
+from nfnet_eqx.models._families import skeleton
 from nfnet_eqx.zoo._hub import bundled, from_pretrained
 
 TIMM = Path(__file__).parents[1] / "data" / "timm"
@@ -36,7 +36,7 @@ TINY = NFNetConfig(
 )
 
 
-def random_model(config: NFNetConfig) -> NFNet:
+def random_model(config: NFNetConfig) -> Any:
     """Every parameter at random: those of a fresh network would hide which is which, and take longer to make."""
     rng = np.random.default_rng(0)
     shapes = {name: leaf.shape for name, leaf in named_parameters(skeleton(config)).items()}

@@ -392,7 +392,7 @@ def test_loading_f0_needs_at_most_a_third_more_memory_than_the_file_has(tmp_path
     script = """
         import re, sys, jax, numpy as np
         from nfnet_eqx.models import _names
-        from nfnet_eqx.models._variants import get_config
+        from nfnet_eqx.models._families import get_config
         from nfnet_eqx.checkpoints._tensors import load_tensors, open_safetensors, write_safetensors
 
         def memory(kind):

@@ -14,8 +14,8 @@ from nfnet_eqx._errors import InputError
 from nfnet_eqx.checkpoints._timm import TIMM_ARCHITECTURES, config_from_timm, config_to_timm, pretrained_cfg_from_timm
 from nfnet_eqx.models import _names
 from nfnet_eqx.models._config import NFNetConfig
+from nfnet_eqx.models._families import get_config
 from nfnet_eqx.models._plan import plan_blocks
-from nfnet_eqx.models._variants import get_config
 
 PUBLISHED = {
     "architecture": "dm_nfnet_f0",

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from nfnet_eqx.cli import main
-from nfnet_eqx.models._variants import VARIANTS
+from nfnet_eqx.models._families import VARIANTS
 from nfnet_eqx.zoo._catalog import Published, catalog
 
 

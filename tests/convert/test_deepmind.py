@@ -22,7 +22,7 @@ from nfnet_eqx.convert._deepmind import (
 )
 from nfnet_eqx.models import _names
 from nfnet_eqx.models._config import NFNetConfig
-from nfnet_eqx.models._variants import get_config, list_models
+from nfnet_eqx.models._families import get_config, list_models
 
 DATA = Path(__file__).parents[1] / "data" / "deepmind"
 PROVENANCE = json.loads((DATA / "provenance.json").read_text())

@@ -6,10 +6,9 @@ import pytest
 
 from nfnet_eqx import list_models, named_parameters
 from nfnet_eqx.checkpoints._timm import TIMM_ARCHITECTURES, config_from_timm
+from nfnet_eqx.models._families import get_variant, skeleton
 from nfnet_eqx.models._layers import WSConv2d
-from nfnet_eqx.models._names import skeleton
 from nfnet_eqx.models._nfnet import NFNet
-from nfnet_eqx.models._variants import get_variant
 from tests.live.pair import timm, torch
 
 DROP_PATH_RATE = 0.25

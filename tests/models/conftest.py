@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from nfnet_eqx.models._config import NFNetConfig
-from nfnet_eqx.models._names import named_parameters, skeleton, with_parameters
+from nfnet_eqx.models._families import get_config, skeleton
+from nfnet_eqx.models._names import named_parameters, with_parameters
 from nfnet_eqx.models._nfnet import NFNet
-from nfnet_eqx.models._variants import get_config
 
 
 def _shrunk(name: str, **changes) -> NFNetConfig:

@@ -11,7 +11,8 @@ import pytest
 
 from nfnet_eqx import InputError, NFNetConfig, create_model, get_config, list_models
 from nfnet_eqx.models._activations import ActivationName
-from nfnet_eqx.models._config import MAX_BLOCKS, MAX_STEM, make_divisible
+from nfnet_eqx.models._config import MAX_STEM, make_divisible
+from nfnet_eqx.models._network import MAX_BLOCKS
 
 FIELDS = [field.name for field in dataclasses.fields(NFNetConfig)]
 REQUIRED = ["depths", "widths", "stem_widths", "stem_strides"]

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import pytest
 
 from nfnet_eqx import InputError, NFNetConfig, count, get_config, list_models
-from nfnet_eqx.models._names import named_parameters, skeleton
-from nfnet_eqx.models._variants import get_variant
+from nfnet_eqx.models._families import get_variant, skeleton
+from nfnet_eqx.models._names import named_parameters
 
 
 class Published(NamedTuple):

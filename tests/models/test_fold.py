@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nfnet_eqx.models._fold import fold
+from nfnet_eqx.models._families import fold
 from nfnet_eqx.models._layers import Conv2d, WSConv2d
 from nfnet_eqx.models._names import named_parameters
 from nfnet_eqx.models._nfnet import NFNet

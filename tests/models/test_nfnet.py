@@ -14,8 +14,9 @@ import optax
 import pytest
 
 from nfnet_eqx import InputError, NFNet, NFNetConfig, create_model, get_config, named_parameters
+from nfnet_eqx.models._families import skeleton
 from nfnet_eqx.models._layers import gamma
-from nfnet_eqx.models._names import skeleton, with_parameters
+from nfnet_eqx.models._names import with_parameters
 from nfnet_eqx.optim import nfnet_sgd
 
 F_STAGES = {"depths": (1, 1, 1, 1), "widths": (32, 48, 64, 64), "stage_strides": (1, 2, 2, 2)}

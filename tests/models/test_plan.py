@@ -6,7 +6,7 @@ import math
 import pytest
 
 from nfnet_eqx import InputError, get_config, list_models
-from nfnet_eqx.models._plan import BlockPlan, net_stride, plan_blocks
+from nfnet_eqx.models._plan import BlockPlan, plan_blocks
 
 
 def flat(name: str, **changes) -> list[BlockPlan]:
@@ -52,7 +52,7 @@ def test_the_shortcut_is_a_convolution_where_width_or_resolution_changes():
 def test_strides_beyond_the_output_stride_become_dilations(output_stride: int, strides: list, dilations: list):
     config = dataclasses.replace(get_config("nfnet_f1"), output_stride=output_stride)
     stages = plan_blocks(config)
-    assert net_stride(config) == output_stride
+    assert config.net_stride == output_stride
     assert [stage[0].stride for stage in stages] == strides
     assert all(block.stride == 1 for stage in stages for block in stage[1:])
     assert [(s[0].dilation, s[0].extra_dilation, s[1].dilation) for s in stages] == dilations
@@ -64,7 +64,7 @@ def test_strides_beyond_the_output_stride_become_dilations(output_stride: int, s
 @pytest.mark.parametrize("name", list_models())
 def test_every_name_divides_into_groups_and_has_stride_32(name: str):
     config = get_config(name)
-    assert net_stride(config) == 32
+    assert config.net_stride == 32
     for stage in plan_blocks(config):
         for block in stage:
             assert block.mid_width % block.groups == 0

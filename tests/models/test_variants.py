@@ -3,7 +3,7 @@
 import pytest
 
 from nfnet_eqx import InputError, get_config, list_models
-from nfnet_eqx.models._variants import VARIANTS, get_variant
+from nfnet_eqx.models._families import VARIANTS, get_variant
 
 F_SIZES = [(192, 256), (224, 320), (256, 352), (320, 416), (384, 512), (416, 544), (448, 576), (480, 608)]
 OTHER_SIZES = {

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 import nfnet_eqx as nfx
-from nfnet_eqx.models._names import skeleton, with_parameters
+from nfnet_eqx.models._families import skeleton
+from nfnet_eqx.models._names import with_parameters
 
 
 @pytest.fixture(scope="package")

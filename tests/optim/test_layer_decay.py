@@ -11,7 +11,8 @@ import pytest
 
 import nfnet_eqx as nfx
 from nfnet_eqx import InputError
-from nfnet_eqx.models._names import parameter_name, skeleton
+from nfnet_eqx.models._families import skeleton
+from nfnet_eqx.models._names import parameter_name
 from nfnet_eqx.optim import nfnet_sgd, scale_by_layer
 
 
@@ -66,7 +67,7 @@ def test_a_decay_that_is_none_is_refused(decay: float):
 
 def test_parameters_of_another_network_are_refused_by_name():
     tree = {"encoder": {"layer": jnp.ones(3)}, "head": {"weight": jnp.ones(3)}, "stages": {"weight": jnp.ones(3)}}
-    with pytest.raises(InputError, match=r"no layer of an NFNet: \['encoder\.layer', 'stages\.weight'\]"):
+    with pytest.raises(InputError, match=r"no layer of a network: \['encoder\.layer', 'stages\.weight'\]"):
         scale_by_layer(0.5).update(tree, optax.EmptyState())
 
 

@@ -9,7 +9,7 @@ import pytest
 from nfnet_eqx import Checkpoint, InputError, from_pretrained
 from nfnet_eqx.checkpoints._checkpoint import Origin
 from nfnet_eqx.images.labels import imagenet1k
-from nfnet_eqx.models._names import skeleton
+from nfnet_eqx.models._families import skeleton
 from nfnet_eqx.train import Comparison
 from nfnet_eqx.train._evaluate import Evaluation
 from nfnet_eqx.train._published import compare, find_published

@@ -15,7 +15,8 @@ import pytest
 from jax.sharding import AxisType, Mesh
 
 from nfnet_eqx import NFNetConfig, get_config
-from nfnet_eqx.models._names import named_parameters, skeleton, with_parameters
+from nfnet_eqx.models._families import skeleton
+from nfnet_eqx.models._names import named_parameters, with_parameters
 from nfnet_eqx.models._nfnet import NFNet
 from nfnet_eqx.optim import nfnet_sgd
 from nfnet_eqx.train import TrainConfig

@@ -11,7 +11,7 @@ from nfnet_eqx import InputError, NFNetConfig, from_pretrained, get_config, name
 from nfnet_eqx.checkpoints import Checkpoint, save_pretrained
 from nfnet_eqx.checkpoints._tensors import load_tensors, read_safetensors, write_safetensors
 from nfnet_eqx.images._preprocess import Preprocess
-from nfnet_eqx.models._names import skeleton
+from nfnet_eqx.models._families import skeleton
 from nfnet_eqx.zoo import _fetch
 from tests.hub_server import Hub
 

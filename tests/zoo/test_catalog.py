@@ -10,7 +10,7 @@ import yaml
 
 import nfnet_eqx
 from nfnet_eqx import InputError, Preprocess, count, from_pretrained, get_config, list_models
-from nfnet_eqx.models._variants import get_variant
+from nfnet_eqx.models._families import get_variant
 from nfnet_eqx.zoo import _catalog as module
 from nfnet_eqx.zoo._catalog import Published, catalog, find
 from nfnet_eqx.zoo._hub import bundled
