@@ -19,7 +19,7 @@ from hypothesis import given
 
 from nfnet_eqx._errors import InputError
 from nfnet_eqx.checkpoints._tensors import load_tensors, open_safetensors, read_safetensors, write_safetensors
-from nfnet_eqx.models import _names
+from nfnet_eqx.models import named_parameters, skeleton
 from nfnet_eqx.models._config import NFNetConfig
 
 TINY = NFNetConfig(
@@ -32,7 +32,7 @@ BFLOAT16 = np.dtype(jnp.bfloat16)
 def tensors() -> dict[str, np.ndarray]:
     """Parameters of TINY by name, none of them zero."""
     rng = np.random.default_rng(0)
-    wanted = _names.named_parameters(_names.skeleton(TINY))
+    wanted = named_parameters(skeleton(TINY))
     return {name: rng.standard_normal(leaf.shape, dtype=np.float32) for name, leaf in wanted.items()}
 
 
@@ -295,7 +295,7 @@ def test_an_index_that_does_not_fit_its_shards_is_refused(content: str, reason: 
 
 def test_parameters_are_taken_by_name_whatever_the_order(tensors: dict[str, np.ndarray]) -> None:
     model = load_tensors(TINY, dict(reversed(tensors.items())), source="here")
-    loaded = _names.named_parameters(model)
+    loaded = named_parameters(model)
     assert loaded.keys() == tensors.keys()
     for name, array in tensors.items():
         np.testing.assert_array_equal(loaded[name], array, err_msg=name)
@@ -305,8 +305,8 @@ def test_parameters_are_taken_by_name_whatever_the_order(tensors: dict[str, np.n
 def test_a_file_and_a_dictionary_load_the_same_network(tensors: dict[str, np.ndarray], tmp_path: Path) -> None:
     write_safetensors(tmp_path / "a.safetensors", tensors)
     with open_safetensors(tmp_path / "a.safetensors") as file:
-        from_file = _names.named_parameters(load_tensors(TINY, file, source="file"))
-    from_dictionary = _names.named_parameters(load_tensors(TINY, tensors, source="dictionary"))
+        from_file = named_parameters(load_tensors(TINY, file, source="file"))
+    from_dictionary = named_parameters(load_tensors(TINY, tensors, source="dictionary"))
     for name, array in tensors.items():
         np.testing.assert_array_equal(from_file[name], array, err_msg=name)
         np.testing.assert_array_equal(from_dictionary[name], array, err_msg=name)
@@ -351,14 +351,14 @@ def test_any_precision_becomes_float32(stored: np.dtype, tensors: dict[str, np.n
     stored_tensors = {name: array.astype(stored) for name, array in tensors.items()}
     write_safetensors(tmp_path / "a.safetensors", stored_tensors)
     with open_safetensors(tmp_path / "a.safetensors") as file:
-        loaded = _names.named_parameters(load_tensors(TINY, file, source="file"))
+        loaded = named_parameters(load_tensors(TINY, file, source="file"))
     for name, array in stored_tensors.items():
         assert loaded[name].dtype == jnp.float32
         np.testing.assert_array_equal(loaded[name], array.astype(np.float32), err_msg=name)
 
 
 def test_parameters_are_kept_in_the_dtype_asked_for(tensors: dict[str, np.ndarray]) -> None:
-    loaded = _names.named_parameters(load_tensors(TINY, tensors, source="here", dtype=jnp.bfloat16))
+    loaded = named_parameters(load_tensors(TINY, tensors, source="here", dtype=jnp.bfloat16))
     assert {array.dtype for array in loaded.values()} == {BFLOAT16}
 
 
@@ -370,7 +370,7 @@ def test_what_overflows_the_dtype_is_refused(tensors: dict[str, np.ndarray]) -> 
 
 def test_finite_numbers_may_be_large(tensors: dict[str, np.ndarray]) -> None:
     tensors["head.fc.bias"][:] = 3e38  # their sum is not finite
-    loaded = _names.named_parameters(load_tensors(TINY, tensors, source="here"))
+    loaded = named_parameters(load_tensors(TINY, tensors, source="here"))
     np.testing.assert_array_equal(loaded["head.fc.bias"], tensors["head.fc.bias"])
 
 
@@ -383,7 +383,7 @@ def test_a_network_does_not_change_with_the_arrays_it_was_loaded_from(tensors: d
     tensors["head.fc.weight"] = weight
     model = load_tensors(TINY, tensors, source="here")
     weight[:] = 5
-    np.testing.assert_array_equal(_names.named_parameters(model)["head.fc.weight"], np.zeros((3, 16)))
+    np.testing.assert_array_equal(named_parameters(model)["head.fc.weight"], np.zeros((3, 16)))
 
 
 @pytest.mark.slow
@@ -400,7 +400,7 @@ def test_loading_f0_needs_at_most_a_third_more_memory_than_the_file_has(tmp_path
 
         path, write = sys.argv[1], sys.argv[2] == "write"
         if write:
-            wanted = _names.named_parameters(_names.skeleton(get_config("dm_nfnet_f0")))
+            wanted = named_parameters(skeleton(get_config("dm_nfnet_f0")))
             write_safetensors(path, {name: np.ones(leaf.shape, np.float32) for name, leaf in wanted.items()})
         else:
             jax.device_put(np.zeros(1)).block_until_ready()

@@ -12,7 +12,7 @@ from hypothesis import settings as hypothesis_settings
 
 from nfnet_eqx._errors import InputError
 from nfnet_eqx.checkpoints._timm import TIMM_ARCHITECTURES, config_from_timm, config_to_timm, pretrained_cfg_from_timm
-from nfnet_eqx.models import _names
+from nfnet_eqx.models import named_parameters, skeleton
 from nfnet_eqx.models._config import NFNetConfig
 from nfnet_eqx.models._families import get_config
 from nfnet_eqx.models._plan import plan_blocks
@@ -338,4 +338,4 @@ def test_what_is_said_to_timm_has_the_same_parameters() -> None:
     _, rebuilt = config_from_timm(
         {"architecture": "nf_regnet_b1", "model_args": config_to_timm("nf_regnet_b1", config)[1]}
     )
-    assert _names.named_parameters(_names.skeleton(rebuilt)) == _names.named_parameters(_names.skeleton(config))
+    assert named_parameters(skeleton(rebuilt)) == named_parameters(skeleton(config))

@@ -20,7 +20,7 @@ from nfnet_eqx.convert._deepmind import (
     read_deepmind,
     write_deepmind,
 )
-from nfnet_eqx.models import _names
+from nfnet_eqx.models import named_parameters, skeleton
 from nfnet_eqx.models._config import NFNetConfig
 from nfnet_eqx.models._families import get_config, list_models
 
@@ -145,7 +145,7 @@ def test_every_published_network_is_recognised_by_its_shapes(size: int):
 @pytest.mark.parametrize("name", ["dm_nfnet_f0", "dm_nfnet_f0_plus", "dm_nfnet_f6"])
 def test_every_array_has_a_place_in_the_network(name: str):
     config = get_config(name)
-    wanted = {name: leaf.shape for name, leaf in _names.named_parameters(_names.skeleton(config)).items()}
+    wanted = {name: leaf.shape for name, leaf in named_parameters(skeleton(config)).items()}
     assert {entry.native: entry.native_shape() for entry in _haiku_names.entries(config)} == wanted
 
 
