@@ -391,8 +391,7 @@ def test_a_network_does_not_change_with_the_arrays_it_was_loaded_from(tensors: d
 def test_loading_f0_needs_at_most_a_third_more_memory_than_the_file_has(tmp_path: Path) -> None:
     script = """
         import re, sys, jax, numpy as np
-        from nfnet_eqx.models import _names
-        from nfnet_eqx.models._families import get_config
+        from nfnet_eqx.models import get_config, named_parameters, skeleton
         from nfnet_eqx.checkpoints._tensors import load_tensors, open_safetensors, write_safetensors
 
         def memory(kind):
