@@ -6,6 +6,7 @@ It knows no file format, no Hub and no image: a network's input is an array `(ch
 from nfnet_eqx.models._activations import ActivationName
 from nfnet_eqx.models._config import NFNetConfig, make_divisible
 from nfnet_eqx.models._conv import FeatureMap, native_convolutions
+from nfnet_eqx.models._devices import DEVICES, Device, device_hours, measured_utilisation
 from nfnet_eqx.models._families import (
     VARIANTS,
     config_from_dict,
@@ -18,6 +19,7 @@ from nfnet_eqx.models._families import (
     list_models,
     skeleton,
 )
+from nfnet_eqx.models._flops import flops
 from nfnet_eqx.models._layers import WSConv2d
 from nfnet_eqx.models._names import (
     is_below,
@@ -35,6 +37,7 @@ from nfnet_eqx.models._surgery import parameter_mask, replace_head, replace_in_c
 from nfnet_eqx.models._variants import NFNETS, REGNET_WIDTHS
 
 __all__ = [
+    "DEVICES",
     "MAX_BLOCKS",
     "NFNETS",
     "REGNET_WIDTHS",
@@ -42,6 +45,7 @@ __all__ = [
     "ActivationName",
     "AnyNetwork",
     "Count",
+    "Device",
     "FeatureMap",
     "NFNet",
     "NFNetConfig",
@@ -53,6 +57,8 @@ __all__ = [
     "config_from_dict",
     "count",
     "create_model",
+    "device_hours",
+    "flops",
     "fold",
     "get_config",
     "get_variant",
@@ -63,6 +69,7 @@ __all__ = [
     "layers_below_head",
     "list_models",
     "make_divisible",
+    "measured_utilisation",
     "named_parameters",
     "native_convolutions",
     "parameter_mask",
