@@ -21,7 +21,7 @@ class Command(NamedTuple):
 
 
 COMMANDS = {
-    "list": Command("nfnet_eqx.cli.list", "list_", "the architectures: parameters, multiply-adds, picture sizes"),
+    "list": Command("nfnet_eqx.cli.list", "list_", "the architectures: parameters, multiply-adds, FLOPs, image sizes"),
     "info": Command("nfnet_eqx.cli.info", "info", "everything about one architecture or checkpoint"),
     "classify": Command("nfnet_eqx.cli.classify", "classify", "say what is on pictures"),
     "convert": Command("nfnet_eqx.cli.convert", "convert", "checkpoints of timm and DeepMind to native ones, and back"),

@@ -11,15 +11,15 @@ import tyro
 
 from nfnet_eqx._errors import InputError
 from nfnet_eqx.cli._text import name, pad, printable, width
-from nfnet_eqx.models import VARIANTS, NetworkConfig, count
+from nfnet_eqx.models import VARIANTS, NetworkConfig, count, flops
 from nfnet_eqx.zoo import bundled, from_pretrained
 
 
 def info(source: Annotated[str, tyro.conf.Positional], *, json: bool = False) -> None:
     """Print the configuration, size and preprocessing of an architecture or a checkpoint.
 
-    A checkpoint is loaded for it, so what is printed has passed the strict loader. Multiply-adds are those of one
-    picture of the test size.
+    A checkpoint is loaded for it, so what is printed has passed the strict loader. Multiply-adds (macs)
+    and FLOPs are those of one image of the test size.
 
     Examples:
         nfnet-eqx info dm_nfnet_f0
@@ -61,7 +61,14 @@ def _describe(source: str) -> dict[str, Any]:
 
 def _facts(config: NetworkConfig, size: tuple[int, int]) -> dict[str, Any]:
     total = count(config, size)
-    return {"parameters": total.parameters, "macs": total.macs, "macs_size": list(size), "config": config.to_dict()}
+    return {
+        "parameters": total.parameters,
+        "macs": total.macs,
+        "forward_flops": flops(config, size, training=False),
+        "training_flops": flops(config, size),
+        "macs_size": list(size),
+        "config": config.to_dict(),
+    }
 
 
 def _lines(described: Mapping[str, Any], indent: str = "") -> list[str]:
@@ -79,7 +86,7 @@ def _lines(described: Mapping[str, Any], indent: str = "") -> list[str]:
 def _shown(key: str, value: Any) -> str:
     if key == "parameters":
         return f"{value:,}"
-    if key == "macs":
+    if key in ("macs", "forward_flops", "training_flops"):
         return f"{value / 1e9:.2f} G"
     if isinstance(value, list | tuple):
         shown = [name(str(item)) for item in value[:8]]

@@ -41,6 +41,7 @@ def test_an_architecture_is_told_in_full(capsys: pytest.CaptureFixture[str]):
     assert (facts["train_size"], facts["test_size"], facts["macs_size"]) == (192, 256, [256, 256])
     # 2102.06171, table 1.
     assert f"{facts['parameters'] / 1e6:.1f} {facts['macs'] / 1e9:.2f}" == "71.5 12.38"
+    assert (facts["forward_flops"], facts["training_flops"]) == (2 * facts["macs"], 6 * facts["macs"])
 
 
 def test_a_folder_and_its_weights_tell_the_same(folder: Path, capsys: pytest.CaptureFixture[str]):
@@ -74,6 +75,11 @@ def test_the_text_has_the_same_facts_a_line_each(folder: Path, capsys: pytest.Ca
     lines = [line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines()]
     assert ["architecture", "nfnet_f0"] in lines
     assert ["widths", "32, 64, 96, 96"] in lines
+    macs, forward, training = (
+        dict(line for line in lines if len(line) == 2)[name] for name in ("macs", "forward_flops", "training_flops")
+    )
+    assert [cost.split()[1] for cost in (macs, forward, training)] == ["G", "G", "G"]
+    assert float(training.split()[0]) == pytest.approx(3 * float(forward.split()[0]), abs=0.02)
     assert [line[1][-6:] for line in lines if line[0] == "labels"] == ["(1000)"]
 
 

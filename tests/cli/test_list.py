@@ -25,14 +25,61 @@ def test_the_table_has_a_line_for_each_match_and_fits_a_terminal(capsys: pytest.
     assert main(["list", "dm_nfnet_f?"]) == 0
     header, *lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == [f"dm_nfnet_f{size}" for size in range(8)]
-    assert lines[0].split() == ["dm_nfnet_f0", "71.5", "M", "12.38", "G", "192", "256"]
+    f0 = ["dm_nfnet_f0", "71.5", "M", "12.38", "G", "24.77", "G", "74.31", "G", "192", "256"]
+    assert lines[0].split() == f0, "at the test size: multiply-adds, FLOPs forward, FLOPs in training"
     assert {len(line) for line in lines} == {len(header)}
-    assert len(header) <= 60
+    assert len(header) <= 80
 
 
 def test_a_pattern_without_a_match_is_refused(capsys: pytest.CaptureFixture[str]):
     assert main(["list", "resnet*"]) == 2
     assert capsys.readouterr().err == "nfnet-eqx: no architecture matches 'resnet*'; nfnet-eqx list names them all\n"
+
+
+# 2310.16764 counts at 224 pixels; what its models cost there was derived with the counter that gives 2102.06171's
+# table 3 to the digit. ViTs: parameters and forward GFLOPs as 2106.04560 and 2305.13035 print them.
+PAPERS_AT_224 = {
+    "dm_nfnet_f0": (71.49, 2 * 9.49),
+    "dm_nfnet_f1": (132.63, 2 * 17.44),
+    "dm_nfnet_f3": (254.92, 2 * 33.34),
+    "dm_nfnet_f3_plus": (423.42, 2 * 51.72),
+    "dm_nfnet_f7": (499.50, 2 * 65.14),
+    "dm_nfnet_f7_plus": (829.55, 2 * 100.74),
+}
+
+
+def test_one_call_prints_the_table_of_the_papers_models(capsys: pytest.CaptureFixture[str]):
+    patterns = ["dm_nfnet_f[0137]", "dm_nfnet_f[37]_plus"]
+    assert main(["list", "--size", "224", *patterns]) == 0
+    _, *lines, at = capsys.readouterr().out.splitlines()
+    assert at == "counted for images of 224 x 224 pixels"
+    rows = {line.split()[0]: line.split() for line in lines}
+    assert set(rows) == set(PAPERS_AT_224)
+    for name, (parameters, gflops) in PAPERS_AT_224.items():
+        shown = [float(rows[name][i]) for i in (1, 3, 5, 7)]
+        assert shown == pytest.approx([parameters, gflops / 2, gflops, 3 * gflops], rel=0.005), name
+
+    assert main(["list", "--size", "224", *patterns, "--json"]) == 0
+    for row in json.loads(capsys.readouterr().out):
+        parameters, gflops = PAPERS_AT_224[row["name"]]
+        exact = [row["parameters"] / 1e6, row["macs"] / 1e9, row["forward_flops"] / 1e9, row["training_flops"] / 1e9]
+        assert exact == pytest.approx([parameters, gflops / 2, gflops, 3 * gflops], rel=0.005), row["name"]
+        assert row["size"] == 224
+
+
+def test_a_size_that_an_architecture_cannot_take_is_refused_with_its_name(capsys: pytest.CaptureFixture[str]):
+    assert main(["list", "--size", "16", "dm_nfnet_f0"]) == 2
+    assert capsys.readouterr().err.startswith("nfnet-eqx: dm_nfnet_f0: image_size (=16) must be at least 32")
+    assert main(["list", "--size", "224", "--pretrained"]) == 2
+    assert "--size does not go with --pretrained" in capsys.readouterr().err
+
+
+def test_of_several_patterns_each_must_match(capsys: pytest.CaptureFixture[str]):
+    assert main(["list", "nf_resnet50", "dm_nfnet_f0", "dm*f0"]) == 0
+    names = [line.split()[0] for line in capsys.readouterr().out.splitlines()[1:]]
+    assert names == ["dm_nfnet_f0", "nf_resnet50"], "each once, in the table's order"
+    assert main(["list", "dm_nfnet_f0", "resnet*"]) == 2
+    assert "no architecture matches 'resnet*'" in capsys.readouterr().err
 
 
 # --- checkpoints ---
