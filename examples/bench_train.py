@@ -101,7 +101,7 @@ def time_loop(config: TrainConfig, mesh: Mesh) -> float:
     images = random.integers(0, 256, (10_000, size, size, 3), np.uint8)
     source = Arrays(images, random.integers(0, 10, len(images)), None, "random")
     batches = train_stream(source, config.augment, image_size=size, batch_size=config.batch_size, seed=0, num_threads=2)
-    window = Window(config, lambda step: 0.0, 1.0, lambda: None)
+    window = Window(config, lambda step: 0.0, lambda: None)
     metrics = {name: jnp.zeros(()) for name in ("loss", "top1", "grad_norm", "param_norm")}
     steps = iter(range(1, 10**6))
 

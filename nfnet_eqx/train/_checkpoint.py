@@ -56,13 +56,14 @@ class Checkpoints:
         """Notes how good a state is. It was saved before: nothing is lost with an evaluation that fails."""
         self._top1[step] = top1
 
-    def save(self, step: int, state: TrainState, *, broken: int = 0) -> None:
+    def save(self, step: int, state: TrainState, *, broken: int = 0, seconds: float | None = None) -> None:
         """Starts to save the state after `step` steps; a save that is still running is waited for.
 
         Args:
             step: how many were made.
             state: after them.
             broken: images that could not be read so far.
+            seconds: of training so far, where known.
 
         Raises:
             InputError: this or the last save failed, because the disk is full for example.
@@ -73,14 +74,21 @@ class Checkpoints:
             self._manager.save(
                 step,
                 args=ocp.args.Composite(**{name: ocp.args.StandardSave(item) for name, item in _items(state).items()}),
-                custom_metadata={"broken": broken},
+                custom_metadata={"broken": broken, "seconds": seconds},
                 force=True,
             )
 
     def broken(self, step: int) -> int:
         """How many images could not be read in the steps up to this one."""
+        return int(self._metadata(step).get("broken", 0))
+
+    def seconds(self, step: int) -> float | None:
+        """The time of training up to this step; `None`: an older version saved the state, and it is not known."""
+        return self._metadata(step).get("seconds")
+
+    def _metadata(self, step: int) -> Mapping[str, Any]:
         with self._damage_explained(step):
-            return int((self._manager.metadata(step).custom_metadata or {}).get("broken", 0))
+            return self._manager.metadata(step).custom_metadata or {}
 
     def restore(self, step: int, abstract: TrainState, specs: TrainState, mesh: Mesh) -> TrainState:
         """The state after `step` steps, laid out as `specs` say, whatever the layout was that saved it.

@@ -120,19 +120,20 @@ def train(
             )
         )
         batches = stack.enter_context(contextlib.closing(_train_batches(run, first)))
-        broken = checkpoints.broken(first) if first else 0
-        window = Window(config, program.schedule, run.steps_per_epoch, checkpoints.latest, broken=broken)
+        broken, seconds = (checkpoints.broken(first), checkpoints.seconds(first)) if first else (0, 0.0)
         evaluations = _Evaluations(run, checkpoints, log)
         if first and evaluations.is_due(first) and first_process_says(checkpoints.top1(first) is None):
-            evaluations.make(first, state)  # the run ended between saving and this
+            evaluations.make(first, state, seconds)  # the run ended between saving and this
 
+        window = Window(config, program.schedule, checkpoints.latest, broken=broken, seconds=seconds)
         for number in range(first + 1, run.total_steps + 1):
             batch = next(batches)
             state, metrics = step(state, *put_batch((batch.image, batch.label), mesh))
             window.add(number, metrics, int(batch.broken.sum()))
             log.progress(number)
             if is_logged(number, config.log_every_steps, run.total_steps):
-                log.write(number, "train", window.line())
+                line = window.line()
+                log.write(number, "train", line | run.spent(number, window.seconds))
                 window.restart()  # it may have drawn the curves
 
             preempted = (checkpoints.reached_preemption(number) or stop()) and number < run.total_steps
@@ -140,9 +141,9 @@ def train(
             interval = config.checkpoint_every_steps
             if evaluated or preempted or (interval and number % interval == 0):
                 window.finish()
-                checkpoints.save(number, state, broken=window.broken)
+                checkpoints.save(number, state, broken=window.broken, seconds=window.seconds)
             if evaluated:
-                evaluations.make(number, state)
+                evaluations.make(number, state, window.seconds)
                 window.restart()
             if preempted:
                 checkpoints.wait()
@@ -167,11 +168,11 @@ class _Evaluations:
         done, before = (math.floor(n / self._interval + 1e-9) for n in (step, step - 1))
         return done > before or step == self._run.total_steps
 
-    def make(self, step: int, state: TrainState) -> None:
-        """Evaluates the state after `step` steps, and notes its numbers."""
+    def make(self, step: int, state: TrainState, seconds: float | None) -> None:
+        """Evaluates the state after `step` steps, which took so long, and notes its numbers."""
         network = eqx.combine(state.params if state.ema is None else state.ema, self._run.program.static)
         evaluation = _evaluate(self._run, network, self._run.config.precision)
-        self._log.write(step, "eval", _numbers(evaluation) | {"epoch": step / self._run.steps_per_epoch})
+        self._log.write(step, "eval", _numbers(evaluation) | self._run.spent(step, seconds))
         self._checkpoints.rate(step, evaluation.top1)
         self._last = step, evaluation
 

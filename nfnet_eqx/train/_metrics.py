@@ -110,7 +110,7 @@ class Log:
         self._bar = tqdm(
             initial=images, total=self._total, unit=" img", unit_scale=True, dynamic_ncols=True, disable=None
         )
-        self._bar_moves = False
+        self._bar_moves = self._has_said_pace = False
 
     def write(self, step: int, split: Literal["train", "eval"], metrics: Mapping[str, float]) -> None:
         """Append the numbers after `step` steps to the file, and show the progress.
@@ -161,6 +161,18 @@ class Log:
             self._bar.write(f"step {record['step']:,}, {record['split']}: {', '.join(shown)}", file=sys.stderr)
         if record["split"] == "eval":
             self._bar.unpause()  # how long it took says nothing about the steps that are left
+        if not self._has_said_pace and {"images_per_second", "flops"} <= record.keys():
+            self._say_pace(record)
+
+    def _say_pace(self, record: Mapping[str, Any]) -> None:
+        """Once, from the first line that knows it: what the machine achieves, and what that means for the run."""
+        self._has_said_pace = True
+        rate = record["images_per_second"]
+        _log.info(
+            "%.3g FLOP/s; at this rate the whole run trains for %s",
+            rate * record["flops"] / record["images"],
+            tqdm.format_interval(self._total / rate),
+        )
 
     def close(self) -> None:
         """Close the file, the bar and the other writers."""

@@ -18,6 +18,7 @@ from nfnet_eqx.checkpoints import EXPORT_NAME, Checkpoint, History, Run, saved_s
 from nfnet_eqx.data import Source, check_readable, open_source
 from nfnet_eqx.models import Network, count, skeleton
 from nfnet_eqx.train._config import TrainConfig, batch_unit
+from nfnet_eqx.train._cost import count_evaluations, evaluation_flops, step_flops
 from nfnet_eqx.train._export import check_replaceable
 from nfnet_eqx.train._memory import check_activations
 from nfnet_eqx.train._mesh import make_mesh
@@ -26,6 +27,8 @@ from nfnet_eqx.train._start import Start, count_classes, find_start, relabelled
 from nfnet_eqx.train._step import Program, make_program
 
 _log = logging.getLogger(__name__)
+
+_WORTH_SAYING = 0.01  # what the evaluations cost, of the training
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -63,6 +66,20 @@ class Prepared:
         """Of one saved state."""
         copies = 2 if self.config.optimizer.ema_decay is None else 3  # parameters, momentum, average
         return count(self.start.config, self.start.preprocess.input_size).parameters * 4 * copies
+
+    @property
+    def step_flops(self) -> int:
+        """The training FLOPs of one step, over all devices."""
+        return step_flops(self.config, self.start.config)
+
+    def spent(self, step: int, seconds: float | None) -> dict[str, float]:
+        """What `step` steps come to: epochs, images with their repeats, training FLOPs, and seconds where known."""
+        return {
+            "epoch": step / self.steps_per_epoch,
+            "images": step * self.config.batch_size,
+            "flops": float(step * self.step_flops),
+            **({} if seconds is None else {"seconds": seconds}),
+        }
 
 
 def prepare(config: TrainConfig, recipe: str) -> tuple[Prepared, Network | None]:
@@ -131,6 +148,21 @@ def announce(run: Prepared) -> None:
         run.mesh.size,
         "device" if run.mesh.size == 1 else "devices",
     )
+    training, evaluation = run.total_steps * run.step_flops, _evaluation_flops(run)
+    _log.info(
+        "training costs %s%.3g FLOPs (%.3g an image%s)%s",
+        "at most " if run.config.optimizer.frozen else "",
+        training,
+        run.step_flops / run.config.batch_size,
+        ", SAM's first gradient included" if run.config.optimizer.sam_rho > 0 else "",
+        f", and evaluation {evaluation:.3g} FLOPs" if evaluation >= _WORTH_SAYING * training else "",
+    )
+
+
+def _evaluation_flops(run: Prepared) -> int:
+    """Of all evaluations of a run's states; the exported network may have one more, in float32."""
+    times = count_evaluations(run.total_steps, run.config.eval_every_epochs * run.steps_per_epoch)
+    return times * evaluation_flops(run.config, run.start.config, len(run.held_out))
 
 
 def _resolved(config: TrainConfig, start: Start, images: int, devices: int) -> TrainConfig:

@@ -27,29 +27,33 @@ class Window:
 
     Attributes:
         broken: images that could not be read, from the first step of the run on.
+        seconds: of training from the first step of the run on, without compiling, evaluating and logging; `None` where
+            what was before is not known.
     """
 
     def __init__(
         self,
         config: TrainConfig,
         schedule: optax.Schedule,
-        steps_per_epoch: float,
         last_saved: Callable[[], int | None],
         *,
         broken: int = 0,
+        seconds: float | None = 0.0,
     ):
-        self._config, self._steps_per_epoch, self._last_saved = config, steps_per_epoch, last_saved
+        self._config, self._last_saved = config, last_saved
         self._rate = lambda step: float(jnp.asarray(schedule(step - 1)))
         self._running: tuple[int, Metrics] | None = None
         self._finished: list[dict[str, float]] = []
-        self.broken = broken
+        self.broken, self.seconds = broken, seconds
         self._step = 0
         self._since: float | None = None
         self._images = 0
+        self._counted = time.perf_counter()  # the time up to here is in `seconds`
 
     def restart(self) -> None:
         """Starts the clock again, after something that was no training."""
         self._since, self._images = time.perf_counter(), 0
+        self._counted = self._since
 
     def add(self, step: int, metrics: Metrics, broken: int) -> None:
         """Takes the metrics of a step that is still running, and looks at those of the one before."""
@@ -80,6 +84,10 @@ class Window:
                 f"(={optimizer.clipping}), or lengthen optimizer.warmup (={optimizer.warmup:.4g})"
             )
         self._finished.append(values)
+        now = time.perf_counter()
+        if self.seconds is not None:
+            self.seconds += now - self._counted
+        self._counted = now
         if self._since is None:
             self.restart()
 
@@ -97,7 +105,6 @@ class Window:
         return means | {
             "learning_rate": self._rate(self._step),
             **rate,
-            "epoch": self._step / self._steps_per_epoch,
             "broken": self.broken,
         }
 

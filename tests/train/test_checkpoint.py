@@ -134,6 +134,15 @@ def test_how_many_images_were_broken_is_saved_with_the_state(state: TrainState, 
         assert (checkpoints.broken(1), checkpoints.broken(2)) == (3, 0)
 
 
+def test_the_seconds_of_training_are_saved_with_the_state_to_the_last_digit(state: TrainState, tmp_path: Path):
+    with closing(Checkpoints(tmp_path, keep=2)) as checkpoints:
+        checkpoints.save(1, state, seconds=0.1 + 0.2)
+        checkpoints.save(2, state)
+        checkpoints.wait()
+    with closing(Checkpoints(tmp_path, keep=2)) as checkpoints:
+        assert (checkpoints.seconds(1), checkpoints.seconds(2)) == (0.1 + 0.2, None)
+
+
 def test_the_network_alone_is_restored_with_its_averaged_parameters(
     config: TrainConfig, state: TrainState, tmp_path: Path
 ):

@@ -20,7 +20,9 @@ from nfnet_eqx.data import eval_stream, open_source
 from nfnet_eqx.train import TrainConfig, make_mesh, read_metrics, train
 from nfnet_eqx.train import _loop as loop
 from nfnet_eqx.train._checkpoint import Checkpoints
+from nfnet_eqx.train._cost import step_flops
 from nfnet_eqx.train._prepare import prepare
+from tests.train.tiny import TINY
 
 Changed = Callable[..., TrainConfig]
 
@@ -70,6 +72,9 @@ def test_a_run_leaves_a_checkpoint_that_opens_metrics_curves_and_its_settings(co
     assert [r["step"] for r in metrics if r["split"] == "train"] == [4, 8, 12]
     assert [r["step"] for r in metrics if r["split"] == "eval"] == [6, 12]
     assert {"loss", "top1", "grad_norm", "learning_rate", "images_per_second", "epoch"} <= set(metrics[0])
+    for record in metrics:  # in training and evaluation, for the scaling laws
+        assert record["images"] == 16 * record["step"] == 96 * record["epoch"]
+        assert record["flops"] == record["images"] * nfx.flops(TINY, 16) and record["seconds"] > 0
     exported_at = [r for r in metrics if r["split"] == "eval" and r["step"] == result.exported_step]
     assert exported_at[0]["top1"] == result.evaluation.top1 == max(r["top1"] for r in metrics if r["split"] == "eval")
 
@@ -102,10 +107,34 @@ def test_a_run_that_is_stopped_saves_and_the_one_that_goes_on_ends_as_an_unbroke
         return [(r["step"], r["split"], r["epoch"]) for r in read_metrics(config.out)]
 
     assert lines(broken) == lines(whole)
+    spent, unbroken = ([[r[n] for n in ("images", "flops")] for r in read_metrics(c.out)] for c in (broken, whole))
+    assert spent == unbroken
+    seconds = [r["seconds"] for r in read_metrics(broken.out)]
+    assert seconds == sorted(seconds) and seconds[0] > 0
+    assert seconds[-1] == seconds[-2], "of the last step, in training and in its evaluation"
     # Once more: there is nothing left to do, and it says the same.
     again = train(broken)
     assert again.step == 12 and again.evaluation is not None
     assert_equal_runs(whole, broken)
+
+
+@pytest.mark.slow
+def test_a_run_that_an_older_version_began_is_resumed_and_says_what_is_known(
+    config: TrainConfig, monkeypatch: pytest.MonkeyPatch
+):
+    with monkeypatch.context() as patch:
+        real = Checkpoints.save
+        patch.setattr(Checkpoints, "save", lambda self, *args, broken=0, seconds=None: real(self, *args, broken=broken))
+        train(config, stop=stop_after(patch, 5))
+    old = [{k: v for k, v in r.items() if k not in ("images", "flops", "seconds")} for r in read_metrics(config.out)]
+    (config.out / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in old))
+    train(config)
+    lines = read_metrics(config.out)
+    assert lines[: len(old)] == old, "as they were"
+    a_step = step_flops(config, TINY)
+    for line in lines[len(old) :]:
+        assert (line["images"], line["flops"]) == (16 * line["step"], a_step * line["step"])
+        assert "seconds" not in line, "of the steps before, nobody knows"
 
 
 def test_a_run_of_other_settings_is_not_gone_on_with_and_nothing_is_lost(

@@ -29,6 +29,15 @@ def steps(folder: Path) -> list[int]:
     return [record["step"] for record in read_metrics(folder)]
 
 
+def test_what_a_run_has_spent_goes_everywhere_however_large(tmp_path: Path):
+    """The largest run of 2310.16764: more FLOPs than an integer of 64 bits holds."""
+    spent = {"images": 32 * 10**9, "flops": 1.93e22, "seconds": 12345.678901234567}
+    with open_log(tmp_path, tensorboard=True) as log:
+        log.write(10, "eval", {"loss": 2.5} | spent)
+    (record,) = read_metrics(tmp_path)
+    assert record == {"step": 10, "split": "eval", "loss": 2.5} | spent
+
+
 def test_a_line_is_in_the_file_when_write_returns(tmp_path: Path):
     with open_log(tmp_path) as log:
         log.write(10, "train", {"loss": 2.5, "learning_rate": 0.1})
@@ -266,6 +275,19 @@ def test_without_a_terminal_a_line_says_how_long_the_rest_takes(tmp_path: Path, 
     with open_log(tmp_path) as log:
         log.write(25, "train", {"loss": 2.5, "images_per_second": 4.0})
     assert capsys.readouterr().err == "step 25, train: loss 2.5000, 4 img/s, 02:30 left\n"
+
+
+def test_the_first_line_that_knows_the_rate_says_what_the_run_takes(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    """100 steps of 8 images at 4 images a second are 200 s; of 5 FLOPs each, 20 a second."""
+    caplog.set_level("INFO")
+    with open_log(tmp_path) as log:
+        log.write(1, "train", {"loss": 2.5, "images": 8, "flops": 40.0})
+        assert not caplog.records, "of the first step alone nothing is known"
+        log.write(25, "train", {"loss": 2.5, "images_per_second": 4.0, "images": 200, "flops": 1000.0})
+        log.write(50, "train", {"loss": 2.5, "images_per_second": 8.0, "images": 400, "flops": 2000.0})
+    assert [record.getMessage() for record in caplog.records] == [
+        "20 FLOP/s; at this rate the whole run trains for 03:20"
+    ]
 
 
 SHOWN = """

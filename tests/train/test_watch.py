@@ -24,7 +24,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
 
 
 def test_the_speed_of_a_run_does_not_count_its_compilation(clock: list[float]):
-    window = Window(CONFIG, lambda step: 0.1, 6.0, lambda: None)
+    window = Window(CONFIG, lambda step: 0.1, lambda: None)
     clock[0] += 120  # the first step waits for the compiler
     window.add(1, METRICS, 0)
     assert "images_per_second" not in window.line(), "of the first step alone nothing is known"
@@ -35,7 +35,7 @@ def test_the_speed_of_a_run_does_not_count_its_compilation(clock: list[float]):
 
 
 def test_the_first_line_is_right_also_where_it_comes_late(clock: list[float]):
-    window = Window(CONFIG, lambda step: 0.1, 6.0, lambda: None)
+    window = Window(CONFIG, lambda step: 0.1, lambda: None)
     for step in range(1, 6):
         clock[0] += 120 if step == 1 else 2
         window.add(step, METRICS, 0)
@@ -45,7 +45,7 @@ def test_the_first_line_is_right_also_where_it_comes_late(clock: list[float]):
 
 
 def test_what_is_no_training_is_not_counted_either(clock: list[float]):
-    window = Window(CONFIG, lambda step: 0.1, 6.0, lambda: None)
+    window = Window(CONFIG, lambda step: 0.1, lambda: None)
     for step in range(1, 4):
         clock[0] += 2
         window.add(step, METRICS, 0)
@@ -55,6 +55,35 @@ def test_what_is_no_training_is_not_counted_either(clock: list[float]):
     clock[0] += 4
     window.add(4, METRICS, 0)
     assert window.line()["images_per_second"] == pytest.approx(CONFIG.batch_size / 4)
+
+
+def test_the_seconds_of_a_run_are_those_of_its_steps(clock: list[float]):
+    window = Window(CONFIG, lambda step: 0.1, lambda: None, seconds=1000.0)
+    for step in range(1, 4):
+        clock[0] += 2
+        window.add(step, METRICS, 0)
+    clock[0] += 1
+    window.finish()
+    assert window.seconds == 1007, "from where it was resumed, with the first step"
+    clock[0] += 500  # an evaluation
+    window.restart()
+    clock[0] += 4
+    window.add(4, METRICS, 0)
+    window.line()
+    clock[0] += 60  # the curves are drawn
+    window.restart()
+    clock[0] += 2
+    window.add(5, METRICS, 0)
+    window.finish()
+    assert window.seconds == 1007 + 4 + 2
+
+
+def test_of_a_run_whose_earlier_time_is_not_known_none_is_stated(clock: list[float]):
+    window = Window(CONFIG, lambda step: 0.1, lambda: None, seconds=None)
+    clock[0] += 2
+    window.add(1, METRICS, 0)
+    window.finish()
+    assert window.seconds is None
 
 
 @pytest.mark.parametrize(
