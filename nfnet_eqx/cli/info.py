@@ -18,8 +18,8 @@ from nfnet_eqx.zoo import bundled, from_pretrained
 def info(source: Annotated[str, tyro.conf.Positional], *, json: bool = False) -> None:
     """Print the configuration, size and preprocessing of an architecture or a checkpoint.
 
-    A checkpoint is loaded for it, so what is printed has passed the strict loader. Multiply-adds (macs)
-    and FLOPs are those of one image of the test size.
+    A checkpoint is loaded for it, so what is printed has passed the strict loader. Multiply-adds (macs) and FLOPs
+    are those of one image of the test size.
 
     Examples:
         nfnet-eqx info dm_nfnet_f0

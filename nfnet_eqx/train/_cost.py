@@ -2,11 +2,11 @@
 
 import math
 
-from nfnet_eqx.models import NFNetConfig, flops
+from nfnet_eqx.models import NetworkConfig, flops
 from nfnet_eqx.train._config import TrainConfig
 
 
-def step_flops(config: TrainConfig, network: NFNetConfig) -> int:
+def step_flops(config: TrainConfig, network: NetworkConfig) -> int:
     """The FLOPs of one step, over all devices, with those of SAM's first gradient.
 
     They are those of the function, not of the way in which it is computed: what `remat` computes again does not count.
@@ -23,7 +23,7 @@ def step_flops(config: TrainConfig, network: NFNetConfig) -> int:
     return images * flops(network, config.image_size)
 
 
-def evaluation_flops(config: TrainConfig, network: NFNetConfig, images: int) -> int:
+def evaluation_flops(config: TrainConfig, network: NetworkConfig, images: int) -> int:
     """The FLOPs of one evaluation on so many images."""
     assert config.eval_size is not None, "prepare has found it"
     return images * flops(network, config.eval_size, training=False)

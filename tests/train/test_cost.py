@@ -10,6 +10,7 @@ import pytest
 
 import nfnet_eqx as nfx
 from nfnet_eqx.images import Preprocess
+from nfnet_eqx.models import NetworkConfig
 from nfnet_eqx.train import OptimizerConfig, TrainConfig
 from nfnet_eqx.train._cost import count_evaluations, evaluation_flops, step_flops
 from nfnet_eqx.train._mesh import AXIS
@@ -61,7 +62,7 @@ def test_a_run_says_before_it_starts_what_it_costs(
 
 
 @functools.cache
-def xla_flops(network: nfx.NFNetConfig, *, image_size: int, batch_size: int, **optimizer: float) -> tuple[float, int]:
+def xla_flops(network: NetworkConfig, *, image_size: int, batch_size: int, **optimizer: float) -> tuple[float, int]:
     """Of a training step: what XLA counts in the compiled program, and what we say."""
     config = TrainConfig(
         model=network,
