@@ -62,15 +62,16 @@ def _architecture(name: str, size: int | None) -> dict[str, Any]:
     variant = get_variant(name)
     side = variant.test_size if size is None else size
     try:
-        total = count(variant.config, side)
+        config = variant.config.at_image_size(side)
+        total = count(config, side)
     except InputError as error:
         raise InputError(f"{name}: {error}") from None
     return {
         "name": name,
         "parameters": total.parameters,
         "macs": total.macs,
-        "forward_flops": flops(variant.config, side, training=False),
-        "training_flops": flops(variant.config, side),
+        "forward_flops": flops(config, side, training=False),
+        "training_flops": flops(config, side),
         "size": side,
         "train_size": variant.train_size,
         "test_size": variant.test_size,

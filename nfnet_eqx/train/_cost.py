@@ -26,7 +26,7 @@ def step_flops(config: TrainConfig, network: NetworkConfig) -> int:
 def evaluation_flops(config: TrainConfig, network: NetworkConfig, images: int) -> int:
     """The FLOPs of one evaluation on so many images."""
     assert config.eval_size is not None, "prepare has found it"
-    return images * flops(network, config.eval_size, training=False)
+    return images * flops(network.at_image_size(config.eval_size), config.eval_size, training=False)
 
 
 def count_evaluations(total_steps: int, interval: float) -> int:
