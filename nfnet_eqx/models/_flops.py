@@ -8,12 +8,12 @@ def flops(config: NetworkConfig, image_size: int | tuple[int, int], *, training:
     """Floating-point operations (FLOPs) that one image costs.
 
     The rule: a multiply-add of `count` is two operations, and the backward pass costs twice the forward pass (a product
-    for the gradient of the input, one for that of the weight). So training costs six operations a multiply-add. SAM's
-    second gradient and rematerialization come on top.
+    for the gradient of the input, one for that of the weight). So training costs six operations a multiply-add, and
+    twelve where SAM takes a second gradient of the image. What is computed again to save memory does not count.
 
-    Activations, pooling and the loss are left out, as is what does not grow with the batch: weight standardization
-    and the optimizer cost some tens of operations a parameter and step. For NFNet-F0 at 224 pixels that is a twentieth
-    of one image; of a step of 4096 it is nothing.
+    Activations, pooling and the loss are left out: together 1 to 2 % more. So is what does not grow with the batch:
+    weight standardization and an NFNet's optimizer take some forty operations a parameter and step, for F0 at 224 pixels
+    as much as a twentieth of one image.
 
     >>> from nfnet_eqx import get_config
     >>> flops(get_config("dm_nfnet_f0"), 224, training=False)

@@ -10,10 +10,9 @@ from nfnet_eqx.models import DEVICES, device_hours, measured_utilisation
 V4 = DEVICES["tpu-v4-core"]
 
 
-def test_the_papers_largest_run_has_the_utilisation_that_was_derived():
+def test_the_papers_largest_run_takes_its_hours_at_the_utilisation_that_was_derived():
     """2310.16764: F7+ saw 4 billion images eight times, in 110k TPU-v4 core hours."""
     training = 8 * 4e9 * flops(get_config("dm_nfnet_f7_plus"), 224)
-    assert f"{measured_utilisation(training, V4, 110e3 * 3600):.2f}" == "0.36"
     assert device_hours(training, V4, 0.355) == pytest.approx(110e3, rel=0.01)
 
 
