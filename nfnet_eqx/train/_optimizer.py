@@ -4,6 +4,7 @@ Another optimizer is a transformation in `nfnet_eqx.optim`, and here its setting
 """
 
 import dataclasses
+from typing import Literal
 
 import optax
 from jaxtyping import PyTree
@@ -11,20 +12,31 @@ from jaxtyping import PyTree
 from nfnet_eqx._errors import InputError
 from nfnet_eqx._fields import NOT_NEGATIVE, POSITIVE, RATE, Bounds, check_fields
 from nfnet_eqx.models import is_below, named_parameters, parameter_mask
-from nfnet_eqx.optim import nfnet_sgd, warmup_cosine
+from nfnet_eqx.optim import adafactor, adamw, nfnet_sgd, warmup_cosine, warmup_rsqrt
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OptimizerConfig:
-    """SGD with AGC as in the papers, and what fine-tuning adds to it.
+    """SGD with AGC as the papers train NFNets, or an optimizer of the ViT papers, and what fine-tuning adds.
+
+    Every field has a meaning for every kind, so that two networks can be trained alike: AGC may stand before AdamW, and
+    the limit of the whole gradient before SGD.
 
     Attributes:
-        learning_rate: peak for a batch of 256; it is multiplied by `batch_size / 256` (the linear rule).
-        warmup: share of the run in which the learning rate rises linearly; a cosine to 0 follows.
-        momentum: of Nesterov's kind.
-        weight_decay: L2 coefficient of the weights; gains and biases are not decayed.
+        kind: SGD with Nesterov momentum; AdamW; or Adafactor with momentum, which needs a quarter of AdamW's memory.
+        learning_rate: the peak. SGD's is for a batch of 256 and multiplied by `batch_size / 256` (the linear rule).
+            AdamW's and Adafactor's is used as it is, whatever the batch, as the ViT papers state it: 1e-3 and less.
+        schedule: what follows the warm-up: a cosine to 0; or `rsqrt`, 1 / sqrt(step) and a linear cool-down to 0.
+        warmup: share of the run in which the learning rate rises linearly.
+        cooldown: share of the run, its end, in which `rsqrt` goes to 0.
+        momentum: of Nesterov's kind in SGD; beta1 of the others.
+        beta2: decay of the average of squared gradients in AdamW; in Adafactor the most that it comes to.
+        weight_decay: of the weights of convolutions and linear layers, of nothing else. SGD's is an L2 term, added to
+            the gradient before the momentum; the others' is decoupled: a step takes `rate * weight_decay` off a weight.
+        head_weight_decay: that of the classifier's weight; `None`: the same.
         clipping: AGC's lambda; `None` trains without AGC.
         clipping_eps: AGC's floor of a unit's parameter norm.
+        clip_norm: the largest norm of all gradients together, after AGC; `None`: any.
         ema_decay: of the averaged parameters, which are then evaluated and exported; `None`: no average.
         sam_rho: radius of sharpness-aware minimization; 0 turns it off.
         sam_fraction: share of the batch that SAM's ascent gradient is taken on, 1 / a whole number.
@@ -35,12 +47,18 @@ class OptimizerConfig:
         InputError: naming every value that is impossible, and why.
     """
 
+    kind: Literal["sgd", "adamw", "adafactor"] = "sgd"
     learning_rate: float = 0.1
+    schedule: Literal["cosine", "rsqrt"] = "cosine"
     warmup: float = 5 / 360
+    cooldown: float = 0.0
     momentum: float = 0.9
+    beta2: float = 0.999
     weight_decay: float = 2e-5
+    head_weight_decay: float | None = None
     clipping: float | None = 0.01
     clipping_eps: float = 1e-3
+    clip_norm: float | None = None
     ema_decay: float | None = 0.99999
     sam_rho: float = 0.0
     sam_fraction: float = 1.0
@@ -48,25 +66,33 @@ class OptimizerConfig:
     frozen: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        check_fields(self, _OPTIMIZER_BOUNDS, _sam_faults)
+        check_fields(self, _OPTIMIZER_BOUNDS, _faults_together)
 
 
 def make_optimizer(
     config: OptimizerConfig, *, batch_size: int, total_steps: int
 ) -> tuple[optax.GradientTransformation, optax.Schedule]:
     """The optimizer of a run, and its learning rate by step."""
-    schedule = warmup_cosine(
-        config.learning_rate * batch_size / 256, min(round(config.warmup * total_steps), total_steps - 1), total_steps
-    )
-    optimizer = nfnet_sgd(
-        schedule,
-        momentum=config.momentum,
-        weight_decay=config.weight_decay,
-        clipping=config.clipping,
-        eps=config.clipping_eps,
-        layer_decay=config.layer_decay,
-    )
-    return optimizer, schedule
+    peak = config.learning_rate * (batch_size / 256 if config.kind == "sgd" else 1)
+    warmup_steps = min(round(config.warmup * total_steps), total_steps - 1)
+    if config.schedule == "cosine":
+        schedule = warmup_cosine(peak, warmup_steps, total_steps)
+    else:
+        cooldown_steps = min(round(config.cooldown * total_steps), total_steps - warmup_steps)
+        schedule = warmup_rsqrt(peak, warmup_steps, total_steps, cooldown_steps)
+    settings = {
+        "momentum": config.momentum,
+        "weight_decay": config.weight_decay,
+        "head_weight_decay": config.head_weight_decay,
+        "clipping": config.clipping,
+        "eps": config.clipping_eps,
+        "clip_norm": config.clip_norm,
+        "layer_decay": config.layer_decay,
+    }
+    if config.kind == "sgd":
+        return nfnet_sgd(schedule, **settings), schedule
+    rule = {"adamw": adamw, "adafactor": adafactor}[config.kind]
+    return rule(schedule, beta2=config.beta2, **settings), schedule
 
 
 def trained_mask(params: PyTree, frozen: tuple[str, ...]) -> PyTree[bool]:
@@ -87,10 +113,14 @@ def trained_mask(params: PyTree, frozen: tuple[str, ...]) -> PyTree[bool]:
 _OPTIMIZER_BOUNDS = {
     "learning_rate": NOT_NEGATIVE,
     "warmup": RATE,
+    "cooldown": Bounds(0, 1),
     "momentum": RATE,
+    "beta2": RATE,
     "weight_decay": NOT_NEGATIVE,
+    "head_weight_decay": NOT_NEGATIVE,
     "clipping": POSITIVE,
     "clipping_eps": POSITIVE,
+    "clip_norm": POSITIVE,
     "ema_decay": RATE,
     "sam_rho": NOT_NEGATIVE,
     "sam_fraction": Bounds(0, 1, above=True),
@@ -98,8 +128,17 @@ _OPTIMIZER_BOUNDS = {
 }
 
 
-def _sam_faults(config: OptimizerConfig) -> list[str]:
+def _faults_together(config: OptimizerConfig) -> list[str]:
+    faults = []
     share = 1 / config.sam_fraction
-    if abs(share - round(share)) <= 1e-6:
-        return []
-    return [f"sam_fraction must be 1 / a whole number (1, 0.5, ...), got {config.sam_fraction}"]
+    if abs(share - round(share)) > 1e-6:
+        faults.append(f"sam_fraction must be 1 / a whole number (1, 0.5, ...), got {config.sam_fraction}")
+    if config.schedule == "cosine" and config.cooldown:
+        faults.append(f"cooldown (={config.cooldown}) is for schedule 'rsqrt'; a cosine ends at 0 without one")
+    if config.schedule == "rsqrt" and not config.warmup:
+        faults.append("warmup must be positive for schedule 'rsqrt', whose decay is as slow as the warm-up is long")
+    if config.warmup + config.cooldown > 1:
+        faults.append(f"warmup (={config.warmup}) and cooldown (={config.cooldown}) are more than the whole run")
+    if config.kind == "sgd" and config.beta2 != OptimizerConfig.beta2:
+        faults.append(f"beta2 (={config.beta2}) is for kind 'adamw' or 'adafactor'; SGD averages no squared gradients")
+    return faults

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 from jax.sharding import Mesh
 
 from nfnet_eqx._class_names import check_class_names
@@ -64,8 +65,7 @@ class Prepared:
     @property
     def state_bytes(self) -> int:
         """Of one saved state."""
-        copies = 2 if self.config.optimizer.ema_decay is None else 3  # parameters, momentum, average
-        return count(self.start.config, self.start.preprocess.input_size).parameters * 4 * copies
+        return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(self.program.abstract))
 
     @property
     def step_flops(self) -> int:

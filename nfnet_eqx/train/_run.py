@@ -83,6 +83,8 @@ def check_same(out: Path, run: Run, settings: dict[str, Any]) -> None:
         InputError: naming every difference.
     """
     old, new = _flat(run.settings["config"]), _flat(settings["config"])
+    # Of a setting that an older version did not have, the default is what it did.
+    old = {name: value for name, value in _defaults().items() if name in new} | old
     names = dict.fromkeys([*new, *old])
     differ = [n for n in names if old.get(n) != new.get(n) and n.split(".")[0] not in _MAY_CHANGE]
     changes = [f"{name} (was {old.get(name)}, now {new.get(name)})" for name in differ]
@@ -168,6 +170,12 @@ def _check_space(out: Path, needed: int) -> None:
             f"out (={out}): {free / 1e9:.1f} GB are free, and the checkpoints of this run need {needed / 1e9:.1f} GB; "
             "make room, or choose another disk"
         )
+
+
+def _defaults() -> dict[str, Any]:
+    """The settings that have a default, flat."""
+    needed = {"model": "", "data": Path(), "out": Path()}
+    return {name: value for name, value in _flat(TrainConfig(**needed).to_dict()).items() if name not in needed}
 
 
 def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
