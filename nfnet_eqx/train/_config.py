@@ -37,7 +37,12 @@ class TrainConfig:
         epochs: passes over the data, whole or not; in each, a picture comes `augment.repeats` times.
         batch_size: images in a step, over all devices. Where the data has fewer, the largest power of two that it has.
         micro_batches: parts in which each device goes through its share of the batch, to save memory (not on a CPU).
-        label_smoothing: probability mass spread over all classes.
+        loss: what is minimized: softmax cross-entropy; or sigmoid cross-entropy, of each class on its own, summed. The
+            loss of an evaluation is softmax cross-entropy whichever it is, but logits that were fitted to the sigmoid
+            make an overconfident softmax: compare losses of runs that minimized the same.
+        label_smoothing: probability mass spread over all classes; with either loss the targets are the same.
+        head_bias: where the biases of a fresh classifier start. With the sigmoid loss and 0, every class is as likely
+            as not at first; minus the logarithm of their number makes all of them together count for one.
         drop_rate: dropout before the classifier; `None`: as the model says.
         stochastic_depth: drop rate of the last residual branches; `None`: as the model says.
         augment: random changes of the training pictures.
@@ -62,6 +67,7 @@ class TrainConfig:
         InputError: naming every value that is impossible, and why.
     """
 
+    # A field that comes new defaults to what was done before it: so is a run resumed that was begun then (`_run.py`).
     model: str | NetworkConfig
     data: Path
     out: Path
@@ -75,7 +81,9 @@ class TrainConfig:
     epochs: float = 90.0
     batch_size: int = 4096
     micro_batches: int = 1
+    loss: Literal["softmax", "sigmoid"] = "softmax"
     label_smoothing: float = 0.1
+    head_bias: float = 0.0
     drop_rate: float | None = None
     stochastic_depth: float | None = None
     augment: Augment = dataclasses.field(default_factory=Augment)
@@ -95,7 +103,7 @@ class TrainConfig:
     tensorboard: bool = False
 
     def __post_init__(self) -> None:
-        check_fields(self, _BOUNDS)
+        check_fields(self, _BOUNDS, _faults_together)
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as JSON values."""
@@ -136,6 +144,12 @@ def batch_unit(config: TrainConfig, devices: int) -> tuple[int, list[str]]:
     why = [part for part, size in parts.items() if size > 1]
     why += [f"augment.repeats (={repeats}) in pairs"] if repeats > 1 else []
     return math.lcm(math.prod(parts.values()), 2 * repeats if repeats > 1 else 1), why
+
+
+def _faults_together(config: TrainConfig) -> list[str]:
+    if config.head_bias and config.keep_head:
+        return [f"head_bias (={config.head_bias}) is for a fresh classifier, and keep_head keeps the checkpoint's"]
+    return []
 
 
 def _plain(value: Any) -> Any:

@@ -32,7 +32,7 @@ class Evaluation:
         predictions: the class that the network finds most probable.
         ranks: how many classes it finds more probable than the label; 0: it is right. Of classes with equal logits the
             first one counts as more probable, and one that is not a number as more probable than any.
-        losses: the cross-entropy of each picture.
+        losses: the softmax cross-entropy of each picture, in nats.
         num_classes: classes of the network.
         broken: pictures that could not be read; they are in none of the numbers.
     """
@@ -56,7 +56,7 @@ class Evaluation:
 
     @property
     def loss(self) -> float:
-        """The mean cross-entropy."""
+        """The mean softmax cross-entropy, in nats, whatever loss the network was trained with."""
         return float(self._values("loss").mean())
 
     @property

@@ -24,7 +24,7 @@ from jaxtyping import Array, Float, Int, Key, PyTree, UInt8, UInt32
 
 from nfnet_eqx.data import mix
 from nfnet_eqx.images import Preprocess
-from nfnet_eqx.models import Network, NetworkConfig, init_network, is_parameter, skeleton
+from nfnet_eqx.models import Network, NetworkConfig, init_network, is_parameter, parameter_name, skeleton
 from nfnet_eqx.optim import sam_ascent, update_ema
 from nfnet_eqx.train._config import TrainConfig
 from nfnet_eqx.train._mesh import (
@@ -94,7 +94,12 @@ def make_program(
     params, static = eqx.partition(skeleton(network), is_parameter)
     mask = trained_mask(params, config.optimizer.frozen)
     average = config.optimizer.ema_decay is not None
-    first = functools.partial(first_state, optimizer=optimizer, mask=mask, average=average)
+
+    def first(params: PyTree) -> TrainState:
+        if config.head_bias:  # the classifier is a fresh one, else `TrainConfig` refuses it
+            params = _filled(params, f"{network.classifier}.bias", config.head_bias)
+        return first_state(params, optimizer, mask, average=average)
+
     abstract = jax.eval_shape(first, params)
     specs = partition_specs(abstract, mesh, fsdp=config.fsdp)
 
@@ -245,7 +250,7 @@ def mean_loss(
     config: TrainConfig,
     preprocess: Preprocess,
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """Mean cross-entropy of some pictures, and the share of them whose (main) class is the top one."""
+    """Mean of `config.loss` over some pictures, and the share of them whose (main) class is the top one."""
     if config.remat:
         model = model.with_remat()
     mix_keys, model_keys = (jax.vmap(functools.partial(jr.fold_in, data=i))(keys) for i in range(2))
@@ -256,7 +261,18 @@ def mean_loss(
     x = x.transpose(0, 3, 1, 2).astype(config.precision)
     logits = jax.vmap(lambda x, key: model(x, key=key))(x, model_keys).astype(jnp.float32)
     hits = jnp.argmax(logits, axis=1) == jnp.argmax(targets, axis=1)
-    return jnp.mean(optax.softmax_cross_entropy(logits, targets)), jnp.mean(hits.astype(jnp.float32))
+    if config.loss == "softmax":
+        losses = optax.softmax_cross_entropy(logits, targets)
+    else:
+        losses = jnp.sum(optax.sigmoid_binary_cross_entropy(logits, targets), axis=1)
+    return jnp.mean(losses), jnp.mean(hits.astype(jnp.float32))
+
+
+def _filled(params: PyTree, name: str, value: float) -> PyTree:
+    """The parameters with the one of that name filled with a number."""
+    return jax.tree_util.tree_map_with_path(
+        lambda path, leaf: jnp.full_like(leaf, value) if parameter_name(path) == name else leaf, params
+    )
 
 
 def _every_pair(batch: PyTree, every: int) -> PyTree:
