@@ -47,7 +47,7 @@ def adamw(
     """
     return optax.chain(
         clip_gradients(clipping, eps, clip_norm),
-        _promoting(optax.scale_by_adam(momentum, beta2)),
+        _scale_by_adam(momentum, beta2),
         decay_weights(weight_decay, head_weight_decay),
         optax.scale_by_learning_rate(learning_rate),
         optax.identity() if layer_decay == 1 else scale_by_layer(layer_decay),
@@ -98,18 +98,35 @@ def adafactor(
     return optax.chain(
         clip_gradients(clipping, eps, clip_norm),
         optax.scale_by_factored_rms(min_dim_size_to_factor=32, decay_rate_fn=forgetting),
-        _promoting(optax.ema(momentum, debias=False, accumulator_dtype=jnp.bfloat16)),
+        _average_in_bfloat16(momentum),
         decay_weights(weight_decay, head_weight_decay),
         optax.scale_by_learning_rate(learning_rate),
         optax.identity() if layer_decay == 1 else scale_by_layer(layer_decay),
     )
 
 
-def _promoting(transform: optax.GradientTransformation) -> optax.GradientTransformation:
-    """The same where JAX's implicit promotion is switched off, which these parts of optax rely on."""
+def _scale_by_adam(beta1: float, beta2: float) -> optax.GradientTransformation:
+    """optax's, which relies on implicit promotion, where JAX's is switched off too."""
+    adam = optax.scale_by_adam(beta1, beta2)
 
     def update(updates: PyTree, state: PyTree, params: PyTree | None = None) -> tuple[PyTree, PyTree]:
         with jax.numpy_dtype_promotion("standard"):
-            return transform.update(updates, state, params)
+            return adam.update(updates, state, params)
 
-    return optax.GradientTransformation(transform.init, update)
+    return optax.GradientTransformation(adam.init, update)
+
+
+def _average_in_bfloat16(decay: float) -> optax.GradientTransformation:
+    """The moving average of the updates, kept in bfloat16 and computed in the updates' own precision.
+
+    `optax.ema` would multiply what it kept in bfloat16, where 0.9 is 0.8984.
+    """
+
+    def init(params: PyTree) -> PyTree:
+        return jax.tree.map(lambda p: jnp.zeros_like(p, jnp.bfloat16), params)
+
+    def update(updates: PyTree, state: PyTree, params: PyTree | None = None) -> tuple[PyTree, PyTree]:
+        averages = jax.tree.map(lambda u, m: decay * m.astype(u.dtype) + (1 - decay) * u, updates, state)
+        return averages, jax.tree.map(lambda m: m.astype(jnp.bfloat16), averages)
+
+    return optax.GradientTransformation(init, update)

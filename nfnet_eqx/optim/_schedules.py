@@ -37,7 +37,7 @@ def warmup_rsqrt(peak: float, warmup_steps: int, total_steps: int, cooldown_step
     """
     scale = max(warmup_steps, 1)
 
-    def schedule(count: ArrayLike) -> Float[Array, ""]:
+    def schedule(count: ArrayLike) -> Float[Array, "*steps"]:
         t = jnp.asarray(count, jnp.float32)
         rate = peak * jnp.sqrt(scale / jnp.maximum(t - warmup_steps + scale, scale))
         if warmup_steps:
