@@ -17,7 +17,7 @@ def test_help_names_the_recipes(capsys: pytest.CaptureFixture[str]):
         main(["train", "--help"])
     assert end.value.code == 0
     out = capsys.readouterr().out
-    for recipe in ("imagenet", "web", "finetune", "cifar10", "smoke"):
+    for recipe in ("imagenet", "web", "vit", "finetune", "cifar10", "smoke"):
         assert f"\n  {recipe} " in out
     assert "Example " in out
 
@@ -35,8 +35,8 @@ def test_a_recipes_help_lists_every_field_with_its_value(capsys: pytest.CaptureF
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--model", "dm_nfnet_f0"], "--recipe is needed: one of imagenet, web, finetune, cifar10, smoke"),
-        (["--recipe", "imagnet"], "--recipe imagnet: there are imagenet, web, finetune, cifar10, smoke"),
+        (["--model", "dm_nfnet_f0"], "--recipe is needed: one of imagenet, web, vit, finetune, cifar10, smoke"),
+        (["--recipe", "imagnet"], "--recipe imagnet: there are imagenet, web, vit, finetune, cifar10, smoke"),
         (["--recipe", "finetune", "--out", "x"], "--recipe finetune needs --data and --model"),
         (["--recipe", "web", "--data", "nowhere", "--out", "x"], "nowhere"),
         (["--recipe", "smoke", "--model"], "--model"),

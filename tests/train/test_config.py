@@ -10,7 +10,7 @@ from nfnet_eqx._errors import InputError
 from nfnet_eqx.data import Augment
 from nfnet_eqx.train import OptimizerConfig, TrainConfig
 from nfnet_eqx.train._optimizer import make_optimizer
-from nfnet_eqx.train.recipes import RECIPES, cifar10, finetune, imagenet, smoke, web
+from nfnet_eqx.train.recipes import RECIPES, cifar10, finetune, imagenet, smoke, vit, web
 from nfnet_eqx.zoo import from_pretrained
 
 DATA, OUT = Path("data"), Path("out")
@@ -91,6 +91,25 @@ def test_finetune_has_the_checkpoints_sizes_and_the_papers_sam_and_rates():
     assert (config.epochs, config.image_size, config.eval_size) == (50, None, None)
     assert (config.optimizer.sam_rho, config.stochastic_depth, config.drop_rate) == (0.05, 0.1, 0.25)
     assert config.optimizer.learning_rate * config.batch_size / 256 == pytest.approx(0.1)
+
+
+def test_vit_is_the_papers_optimizer_and_loss_at_the_models_own_sizes():
+    config = vit(DATA, OUT)
+    assert (config.image_size, config.eval_size, config.epochs, config.batch_size) == (None, None, 90, 1024)
+    assert (config.loss, config.head_bias, config.label_smoothing) == ("sigmoid", -6.9, 0.0)
+    expected = OptimizerConfig(
+        kind="adafactor", learning_rate=8e-4, schedule="rsqrt", warmup=0.1, cooldown=0.4, momentum=0.9, beta2=0.999,
+        weight_decay=0.03, head_weight_decay=3.0, clipping=None, clip_norm=1.0, ema_decay=None,
+    )  # fmt: skip
+    assert config.optimizer == expected
+    steps = round(90 * 1_281_167 / 1024)
+    _, schedule = make_optimizer(config.optimizer, batch_size=1024, total_steps=steps)
+    assert float(schedule(round(0.1 * steps))) == pytest.approx(8e-4) and float(schedule(steps)) == 0
+
+
+def test_the_bias_of_a_classifier_that_is_kept_is_refused():
+    with pytest.raises(InputError, match=r"head_bias \(=-10.0\) is for a fresh classifier, and keep_head keeps"):
+        TrainConfig(model="nfnet_cifar10", data=DATA, out=OUT, keep_head=True, head_bias=-10.0)
 
 
 def test_cifar10_is_the_shipped_checkpoints_recipe():

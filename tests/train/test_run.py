@@ -51,6 +51,23 @@ def test_what_a_run_started_from_is_read_from_its_record_alone(config: TrainConf
         assert resumed_start(read_run(config.out)) == start
 
 
+def test_a_run_begun_before_a_setting_existed_is_resumed_with_what_was_done_then(config: TrainConfig, changed: Changed):
+    settings = settings_of(config)
+    for name in ("loss", "head_bias"):
+        del settings["config"][name]
+    for name in ("kind", "schedule", "cooldown", "beta2", "head_weight_decay", "clip_norm"):
+        del settings["config"]["optimizer"][name]
+    with holding(config.out, settings, found=None, bytes_needed=0):
+        (config.out / "checkpoints" / "6").mkdir(parents=True)
+    run = find_run(config.out)
+    assert run is not None
+    check_same(config.out, run, settings_of(config))
+    with pytest.raises(
+        InputError, match=r"other settings: loss \(was softmax, now sigmoid\), optimizer.kind \(was sgd, "
+    ):
+        check_same(config.out, run, settings_of(changed(config, kind="adamw", loss="sigmoid")))
+
+
 @pytest.mark.parametrize("litter", [".DS_Store", "Thumbs.db"])
 def test_what_a_file_manager_leaves_does_not_make_a_folder_somebodys(litter: str, config: TrainConfig):
     config.out.mkdir()

@@ -21,7 +21,7 @@ from nfnet_eqx.models._nfnet import NFNet
 from nfnet_eqx.optim import nfnet_sgd
 from nfnet_eqx.train import TrainConfig
 from nfnet_eqx.train._mesh import put_batch
-from nfnet_eqx.train._step import Step, TrainState, make_program
+from nfnet_eqx.train._step import Step, TrainState, make_program, mean_loss
 from tests.train.tiny import PREPROCESS, TINY
 
 
@@ -130,6 +130,39 @@ def test_frozen_parameters_stay_equal_to_the_bit_and_have_no_momentum(config: Tr
     assert {name.split(".")[0] for name in moved} == {"final_conv", "head"}
     momentum = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(state.opt_state)]
     assert any("head" in path for path in momentum) and not any("stem" in path for path in momentum)
+
+
+def losses_of(config: TrainConfig, network: NFNet, count: int = 6) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """The mean loss of some images, their labels and their logits."""
+    images, labels = map(jnp.asarray, batch(count))
+    keys = jax.random.split(jax.random.key(0), count)
+    mean, _ = mean_loss(network, images, labels, keys, config=config, preprocess=PREPROCESS)
+    x = (images.astype(jnp.float32) / 255 - jnp.asarray(PREPROCESS.mean)) / jnp.asarray(PREPROCESS.std)
+    return mean, labels, jax.vmap(network)(x.transpose(0, 3, 1, 2))
+
+
+def test_the_sigmoid_loss_is_that_of_every_class_on_its_own_with_the_targets_of_the_softmax(
+    config: TrainConfig, changed
+):
+    config = changed(config, loss="sigmoid", label_smoothing=0.1, mixup=0.0, cutmix=False)
+    mean, labels, logits = losses_of(config, eqx.nn.inference_mode(awake(TINY)))
+    expected = 0.0
+    for row, label in zip(np.asarray(logits, np.float64), labels, strict=True):
+        for k, z in enumerate(row):
+            target = 0.925 if k == label else 0.025  # of four classes
+            expected += target * np.log1p(np.exp(-z)) + (1 - target) * np.log1p(np.exp(z))
+    np.testing.assert_allclose(mean, expected / 6, rtol=1e-5)
+
+
+def test_a_fresh_classifier_starts_from_its_bias_and_then_moves(config: TrainConfig, changed):
+    config = changed(config, loss="sigmoid", head_bias=-2.5)
+    state = make_program(config, TINY, PREPROCESS, mesh_of(1), total_steps=10).start(None)
+    plain = make_program(changed(config, head_bias=0.0), TINY, PREPROCESS, mesh_of(1), total_steps=10).start(None)
+    for tree, other in ((state.params, plain.params), (state.ema, plain.ema)):
+        others = named_parameters(other)
+        for name, leaf in named_parameters(tree).items():
+            expected = np.full(4, -2.5) if name == "head.fc.bias" else others[name]
+            np.testing.assert_array_equal(leaf, expected, err_msg=name)
 
 
 @pytest.mark.slow
