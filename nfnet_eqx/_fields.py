@@ -145,6 +145,7 @@ _NAMES = {
     bool: ("true or false", "flags"),
     str: ("text", "texts"),
     Path: ("a path", "paths"),
+    dict: ("a table", "tables"),
     types.NoneType: ("None", "Nones"),
 }
 
@@ -157,6 +158,6 @@ def _described(kind: Any) -> str:
     if origin is Literal:
         return "one of " + ", ".join(map(repr, args))
     if origin is tuple:
-        items = _NAMES[args[0]][1]
+        items = _NAMES[args[0]][1] if args[0] in _NAMES else f"the class {args[0].__name__}"
         return f"a sequence of {items}" if args[-1] is Ellipsis else f"{len(args)} {items}"
     return _NAMES[kind][0] if kind in _NAMES else f"of the class {kind.__name__}"

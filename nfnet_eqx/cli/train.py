@@ -70,7 +70,7 @@ def train(arguments: Sequence[str]) -> None:
     config = _resolve(first, changes, wants_help)
     if not first.resume and (config.out / RUN_NAME).exists():
         raise InputError(f"--out {config.out}: holds a run, and --no-resume was given; choose another folder")
-    with _progress_shown(), sigterm() as stop:
+    with progress_shown(), sigterm() as stop:
         result = run(config, recipe=first.recipe, stop=stop)
     if result.evaluation is not None:
         low, high = result.evaluation.interval("top1")
@@ -168,9 +168,14 @@ class _AboveTheBar(logging.Handler):
 
 
 @contextlib.contextmanager
-def _progress_shown() -> Iterator[None]:
-    """What the library logs goes to the terminal; other packages' information does not."""
+def progress_shown(others: int = logging.INFO) -> Iterator[None]:
+    """What the library logs goes to the terminal; other packages' information does not.
+
+    Args:
+        others: from which level on, where it does not come from a sweep.
+    """
     logger, handler = logging.getLogger("nfnet_eqx"), _AboveTheBar()
+    handler.addFilter(lambda record: record.levelno >= others or record.name.startswith("nfnet_eqx.scaling."))
     before = logger.level, logger.propagate
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)

@@ -1,12 +1,23 @@
 """Scaling laws: sweeps over models and budgets, fits with intervals, plots, a planner, two families compared."""
 
+from nfnet_eqx.scaling._grid import PlannedRun, SweepPlan, plan_sweep
 from nfnet_eqx.scaling._laws import Law, Parametric, PowerLaw, Repeated
 from nfnet_eqx.scaling._points import Point
+from nfnet_eqx.scaling._sweep import SweepResult, sweep
+from nfnet_eqx.scaling._sweep_config import SweepConfig, SweepModel, read_sweep
 
 __all__ = [
     "Law",
     "Parametric",
+    "PlannedRun",
     "Point",
     "PowerLaw",
     "Repeated",
+    "SweepConfig",
+    "SweepModel",
+    "SweepPlan",
+    "SweepResult",
+    "plan_sweep",
+    "read_sweep",
+    "sweep",
 ]

@@ -56,7 +56,7 @@ class TrainConfig:
         checkpoint_every_steps: steps between further saved states; 0: none.
         keep: how many of the last saved states stay, besides the best.
         export: the state whose network becomes the run's checkpoint: the best by top-1 on the evaluation images (which
-            then chose it), or the last.
+            then chose it), or the last; `None`: the last is evaluated, and there is no checkpoint.
         log_every_steps: steps between lines of metrics; `None`: 50, or fewer where a run would have less than 20 lines.
         on_broken: skip pictures that cannot be read and count them, or stop.
         num_threads: threads that decode pictures, in each process.
@@ -95,7 +95,7 @@ class TrainConfig:
     eval_every_epochs: float = 1.0
     checkpoint_every_steps: int = 0
     keep: int = 2
-    export: Literal["best", "last"] = "best"
+    export: Literal["best", "last"] | None = "best"
     log_every_steps: int | None = None
     on_broken: Literal["skip", "stop"] = "skip"
     num_threads: int = 16

@@ -22,15 +22,19 @@ _BEAT, _OLD = 20, 180
 _held: set[str] = set()
 
 
+class Locked(InputError):
+    """Another process holds the lock."""
+
+
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Holds the lock of a run's folder, which exists.
+    """Holds the lock of a folder, which exists: a run's, say.
 
     A lock is taken over when it was not touched for three minutes, or at once when its process is known to be gone:
     where this process would see it.
 
     Raises:
-        InputError: another process trains here; the message says which, where, and since when.
+        Locked: another process trains here; the message says which, where, and since when.
     """
     file, token = folder / LOCK_NAME, secrets.token_hex(8)
     owner = {
@@ -63,13 +67,13 @@ def _take(file: Path, content: bytes) -> None:
                 return
             found = _read(file)
             if not _left_behind(file, found):
-                raise InputError(
+                raise Locked(
                     f"out (={file.parent}): a run is going on there, in process {found.get('process', '?')} on "
                     f"{found.get('host', '?')} since {found.get('since', '?')}; wait for it, stop it, or choose "
                     f"another folder (if it is gone for certain, delete {file}, or wait three minutes)"
                 )
             _remove(file, found.get("token"))
-        raise InputError(f"{file}: several processes start a run here at once; start one")
+        raise Locked(f"{file}: several processes start a run here at once; start one")
     finally:
         own.unlink(missing_ok=True)
 

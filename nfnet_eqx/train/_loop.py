@@ -39,10 +39,10 @@ class Result:
     Attributes:
         step: steps that the run has made.
         total_steps: steps that it has in all; fewer were made if it was stopped.
-        evaluation: of the exported network, in float32, as `nfnet-eqx evaluate` makes it; `None` where the run was
-            stopped.
-        checkpoint: the folder of the exported checkpoint; `None` where the run was stopped.
-        exported_step: after how many steps the exported network was saved; `None` where the run was stopped.
+        evaluation: of the exported network (without one, of the last), in float32, as `nfnet-eqx evaluate` makes it;
+            `None` where the run was stopped.
+        checkpoint: the folder of the exported checkpoint; `None` where the run was stopped or exports none.
+        exported_step: after how many steps the exported network was saved; `None` like `checkpoint`.
     """
 
     step: int
@@ -58,6 +58,7 @@ def train(
     recipe: str = "",
     writers: Sequence[Writer] = (),
     stop: Callable[[], bool] = lambda: False,
+    progress: bool = True,
 ) -> Result:
     """Trains a network, from where the run in `config.out` stands to its end, and exports it.
 
@@ -72,14 +73,16 @@ def train(
             true after SIGTERM. No signal handler is installed here; a program that wants the same writes
             `came = threading.Event(); signal.signal(signal.SIGTERM, lambda *_: came.set())` and gives `came.is_set`.
             (Where `jax.distributed` runs, JAX itself watches for SIGTERM, and no `stop` is needed.)
+        progress: show how far the run is: a bar or lines, and `curves.png`. The metrics are written in any case.
 
     Returns:
         How far it came. The folder `config.out` then holds `run.json`, `metrics.jsonl`, `checkpoints/` (the states),
         `curves.png`, and at the end `checkpoint/` (the network of `config.export`, as `from_pretrained` opens it).
 
     Raises:
-        InputError: the data, the model, the batch size or the folder cannot be used, a step does not fit into memory,
-            or the loss is no longer finite.
+        InputError: the data, the model, the batch size or the folder cannot be used, or a step does not fit into
+            memory. Of its kinds, `Locked` is that another process trains in the folder, `Diverged` that the loss is no
+            longer finite.
     """
     init_distributed()
     with out_of_memory_explained(config), contextlib.ExitStack() as stack:
@@ -108,7 +111,7 @@ def train(
 
         title = f"{run.start.architecture} on {run.source.name}"
         schedule, total = program.schedule, run.total_steps
-        curves = Curves(config.out, config.out / CURVES_NAME, title, schedule=schedule, total_steps=total)
+        curves = [Curves(config.out, config.out / CURVES_NAME, title, schedule=schedule, total_steps=total)]
         log = stack.enter_context(
             Log(
                 config.out,
@@ -116,7 +119,8 @@ def train(
                 tensorboard=config.tensorboard,
                 total_steps=run.total_steps,
                 batch_size=config.batch_size,
-                writers=[*writers, curves],
+                writers=[*writers, *(curves if progress else [])],
+                progress=progress,
             )
         )
         batches = stack.enter_context(contextlib.closing(_train_batches(run, first)))
@@ -184,7 +188,7 @@ class _Evaluations:
 
 
 def _finish(run: Prepared, state: TrainState, checkpoints: Checkpoints, evaluations: _Evaluations) -> Result:
-    """Exports the network of the best state, or of the last, with the numbers that `nfnet-eqx evaluate` finds."""
+    """Evaluates the network of the best state, or of the last, as `nfnet-eqx evaluate` does, and exports it."""
     config, program, step = run.config, run.program, run.total_steps
     if config.export == "best":
         step = first_process_says(checkpoints.best() or run.total_steps)
@@ -194,6 +198,8 @@ def _finish(run: Prepared, state: TrainState, checkpoints: Checkpoints, evaluati
         params = checkpoints.restore_network(step, program.abstract, program.specs, run.mesh)
     network = eqx.combine(_whole(params, run.mesh), program.static)
     evaluation = evaluations.in_float32(step) or _evaluate(run, network, "float32")
+    if config.export is None:
+        return Result(step=run.total_steps, total_steps=run.total_steps, evaluation=evaluation, checkpoint=None)
     why = "the best on the evaluation images" if config.export == "best" else "the last"
     exported = f"step {step:,} of {run.total_steps:,}, {why}"
     results = _numbers(evaluation)

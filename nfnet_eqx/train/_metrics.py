@@ -78,6 +78,7 @@ class Log:
         tensorboard: also write TensorBoard's events, into `folder/tensorboard`.
         total_steps: how many steps the whole run has, for the time left.
         batch_size: of all processes together, for the images a second.
+        progress: show a bar, or lines where there is no terminal.
         writers: other places for the same numbers.
 
     Raises:
@@ -92,6 +93,7 @@ class Log:
         tensorboard: bool,
         total_steps: int,
         batch_size: int,
+        progress: bool = True,
         writers: Sequence[Writer] = (),
     ) -> None:
         self._main = jax.process_index() == 0
@@ -107,8 +109,14 @@ class Log:
                 temporary.write_bytes(b"".join(map(_line, kept)))
         self._file = self._path.open("ab", buffering=0)  # nothing that a close or a crash would have to write out
         images, self._total = resume_step * batch_size, total_steps * batch_size
+        self._progress = progress
         self._bar = tqdm(
-            initial=images, total=self._total, unit=" img", unit_scale=True, dynamic_ncols=True, disable=None
+            initial=images,
+            total=self._total,
+            unit=" img",
+            unit_scale=True,
+            dynamic_ncols=True,
+            disable=None if progress else True,
         )
         self._bar_moves = self._has_said_pace = False
 
@@ -131,7 +139,8 @@ class Log:
             ) from None
         for writer in self._writers:
             writer.write(step, split, metrics)
-        self._show(record)
+        if self._progress:
+            self._show(record)
 
     def progress(self, step: int) -> None:
         """Move the bar; its clock starts behind the first step, whose time is the compiler's."""

@@ -100,11 +100,8 @@ def prepare(config: TrainConfig, recipe: str) -> tuple[Prepared, Network | None]
         start, pretrained = find_start(config, num_classes, source.classes)
     else:
         start = resumed_start(run)
-    config = _resolved(config, start, len(source), mesh.size)
-    _check_batch(config, mesh)
-
-    steps_per_epoch = len(source) * config.augment.repeats / config.batch_size
-    total_steps = max(round(config.epochs * steps_per_epoch), 1)
+    config = resolve_sizes(config, start, len(source), mesh.size)
+    steps_per_epoch, total_steps = count_steps(config, len(source))
     settings = run_settings(config, recipe, start, source)
     if run is not None:
         finished = saved_steps(config.out)[-1] >= total_steps
@@ -165,12 +162,22 @@ def _evaluation_flops(run: Prepared) -> int:
     return times * evaluation_flops(run.config, run.start.config, len(run.held_out))
 
 
-def _resolved(config: TrainConfig, start: Start, images: int, devices: int) -> TrainConfig:
-    """The settings with the sizes of the images, and with no larger batch than there are images, if one divides."""
-    batch_size, (unit, _) = config.batch_size, batch_unit(config, devices)
+def resolve_sizes(config: TrainConfig, start: Start, images: int, devices: int) -> TrainConfig:
+    """The settings with the sizes of the images, and with no larger batch than there are images, if one divides.
+
+    Raises:
+        InputError: the batch cannot be divided over the devices.
+    """
+    batch_size, (unit, why) = config.batch_size, batch_unit(config, devices)
     if batch_size > max(images, unit):
         batch_size = unit * 2 ** (max(images // unit, 1).bit_length() - 1)
         _log.warning("batch_size (=%d) is more than the %d images; %d here", config.batch_size, images, batch_size)
+    if batch_size % unit:
+        below = batch_size // unit * unit
+        raise InputError(
+            f"batch_size (={batch_size}) must be a multiple of {unit}, for {', '.join(why)}; use "
+            + (f"{below} or {below + unit}" if below else str(unit))
+        )
     return dataclasses.replace(
         config,
         batch_size=batch_size,
@@ -179,14 +186,10 @@ def _resolved(config: TrainConfig, start: Start, images: int, devices: int) -> T
     )
 
 
-def _check_batch(config: TrainConfig, mesh: Mesh) -> None:
-    unit, why = batch_unit(config, mesh.size)
-    if config.batch_size % unit:
-        below = config.batch_size // unit * unit
-        raise InputError(
-            f"batch_size (={config.batch_size}) must be a multiple of {unit}, for {', '.join(why)}; use "
-            + (f"{below} or {below + unit}" if below else str(unit))
-        )
+def count_steps(config: TrainConfig, images: int) -> tuple[float, int]:
+    """Steps in a pass over so many images, which need not be whole, and steps of the whole run."""
+    steps_per_epoch = images * config.augment.repeats / config.batch_size
+    return steps_per_epoch, max(round(config.epochs * steps_per_epoch), 1)
 
 
 def _with_new_name(run: Run, start: Start, data: Mapping[str, Any]) -> Start | None:

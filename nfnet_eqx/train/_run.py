@@ -4,7 +4,7 @@ import contextlib
 import importlib.metadata
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -82,12 +82,7 @@ def check_same(out: Path, run: Run, settings: dict[str, Any]) -> None:
     Raises:
         InputError: naming every difference.
     """
-    old, new = _flat(run.settings["config"]), _flat(settings["config"])
-    # Of a setting that an older version did not have, the default is what it did.
-    old = {name: value for name, value in _defaults().items() if name in new} | old
-    names = dict.fromkeys([*new, *old])
-    differ = [n for n in names if old.get(n) != new.get(n) and n.split(".")[0] not in _MAY_CHANGE]
-    changes = [f"{name} (was {old.get(name)}, now {new.get(name)})" for name in differ]
+    changes = changed_settings(run.settings["config"], settings["config"])
     remedy = "choose another folder"
     if not changes and run.settings["data"] != settings["data"]:
         changes = ["data (was other pictures or classes, now these)"]
@@ -97,6 +92,19 @@ def check_same(out: Path, run: Run, settings: dict[str, Any]) -> None:
         )
     if changes:
         raise InputError(f"{out}: holds a run with other settings: {', '.join(changes)}; {remedy}")
+
+
+def changed_settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What decides the result of a run, and differs between two of `TrainConfig.to_dict`.
+
+    A field that the older one lacks, written before there was such a field, had its default.
+    """
+    defaults = _flat(TrainConfig(model="", data=Path(), out=Path()).to_dict())
+    old, new = _flat(before), _flat(now)
+    old |= {name: value for name, value in defaults.items() if name not in old and name in new}
+    names = dict.fromkeys([*new, *old])
+    differ = [n for n in names if old.get(n) != new.get(n) and n.split(".")[0] not in _MAY_CHANGE]
+    return [f"{name} (was {old.get(name)}, now {new.get(name)})" for name in differ]
 
 
 @contextlib.contextmanager
@@ -172,13 +180,7 @@ def _check_space(out: Path, needed: int) -> None:
         )
 
 
-def _defaults() -> dict[str, Any]:
-    """The settings that have a default, flat."""
-    needed = {"model": "", "data": Path(), "out": Path()}
-    return {name: value for name, value in _flat(TrainConfig(**needed).to_dict()).items() if name not in needed}
-
-
-def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for name, value in tree.items():
         flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}

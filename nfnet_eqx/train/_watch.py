@@ -19,6 +19,18 @@ _LINES, _LONGEST_INTERVAL = 20, 50
 _log = logging.getLogger(__name__)
 
 
+class Diverged(InputError):
+    """The loss, its gradient or the parameters of a run are no longer finite.
+
+    Attributes:
+        step: the step that it came to light in.
+    """
+
+    def __init__(self, message: str, step: int):
+        super().__init__(message)
+        self.step = step
+
+
 class Window:
     """The metrics since the last line of the log.
 
@@ -67,7 +79,7 @@ class Window:
         """Waits for the step that is running.
 
         Raises:
-            InputError: its loss, its gradient or the parameters after it are not finite. Call this before a state is
+            Diverged: its loss, its gradient or the parameters after it are not finite. Call this before a state is
                 saved, and no such one ever is.
         """
         if self._running is None:
@@ -76,12 +88,13 @@ class Window:
         values = {name: float(metrics[name]) for name in ("loss", "top1", "grad_norm", "param_norm")}
         if not all(map(math.isfinite, values.values())):
             optimizer, good = self._config.optimizer, self._last_saved()
-            raise InputError(
+            raise Diverged(
                 f"{self._config.out}: step {step}: loss {values['loss']:.4g}, gradient norm {values['grad_norm']:.4g} "
                 f"at learning rate {self._rate(step):.4g}. The last good checkpoint is "
                 f"{'none' if good is None else f'step {good}'}. In a new folder, lower "
                 f"optimizer.learning_rate (={optimizer.learning_rate}), set a smaller optimizer.clipping "
-                f"(={optimizer.clipping}), or lengthen optimizer.warmup (={optimizer.warmup:.4g})"
+                f"(={optimizer.clipping}), or lengthen optimizer.warmup (={optimizer.warmup:.4g})",
+                step,
             )
         self._finished.append(values)
         now = time.perf_counter()

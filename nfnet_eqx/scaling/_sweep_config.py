@@ -1,0 +1,296 @@
+"""What a sweep trains: a TOML file, or the same as frozen dataclasses."""
+
+import dataclasses
+import difflib
+import inspect
+import re
+import tomllib
+import typing
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from nfnet_eqx._errors import InputError
+from nfnet_eqx._fields import NOT_NEGATIVE, POSITIVE, check_fields
+from nfnet_eqx.models import NFNetConfig
+from nfnet_eqx.train import TrainConfig
+from nfnet_eqx.train.recipes import RECIPES
+
+# It names folders and files.
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}")
+
+# What a sweep decides by itself, and where a user says it.
+_OWN = {
+    "model": "models.model",
+    "data": "data",
+    "out": "the command's --out",
+    "epochs": "epochs",
+    "seed": "seeds",
+    "learning_rate": "learning_rates",
+    "export": "keep_checkpoints",
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SweepModel:
+    """One network of a sweep.
+
+    Attributes:
+        name: of its runs and in the results.
+        family: what `compare` tells apart, such as "NFNet".
+        model: what it starts from, as in `TrainConfig.model`: random parameters of an architecture, by its name or its
+            configuration; or a checkpoint.
+        learning_rates: those that it is trained at; none: the sweep's.
+        recipe: what its runs start from; empty: the sweep's.
+        train: changes of the recipe for this network alone, on top of the sweep's: any field of `TrainConfig`.
+
+    Raises:
+        InputError: naming every value that is impossible, and why.
+    """
+
+    name: str
+    family: str
+    model: str | NFNetConfig
+    learning_rates: tuple[float, ...] = ()
+    recipe: str = ""
+    train: dict = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_fields(self, {"learning_rates": POSITIVE} if self.learning_rates else {}, _model_faults)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SweepConfig:
+    """Models x epoch budgets x learning rates x seeds, each a training run with its own full schedule.
+
+    Attributes:
+        data: what all are trained and evaluated on, as in `TrainConfig.data`.
+        models: the networks.
+        epochs: the budgets, in passes over the data, whole or not.
+        learning_rates: those of every model that names none itself. The paper's are powers of two apart.
+        seeds: every run is made once with each.
+        recipe: the recipe that the runs start from.
+        train: changes of it: any field of `TrainConfig`, nested ones as tables; "none" is None.
+        keep_checkpoints: keep the trained network of every run, as `from_pretrained` opens it.
+
+    Raises:
+        InputError: naming every value that is impossible, and why.
+    """
+
+    data: Path
+    models: tuple[SweepModel, ...]
+    epochs: tuple[float, ...]
+    learning_rates: tuple[float, ...] = ()
+    seeds: tuple[int, ...] = (0,)
+    recipe: str = ""
+    train: dict = dataclasses.field(default_factory=dict)
+    keep_checkpoints: bool = False
+
+    def __post_init__(self) -> None:
+        bounds = {"epochs": POSITIVE, "seeds": NOT_NEGATIVE}
+        bounds |= {"learning_rates": POSITIVE} if self.learning_rates else {}
+        check_fields(self, bounds, _sweep_faults)
+
+    def rates(self, model: SweepModel) -> tuple[float, ...]:
+        """The learning rates of one of the models."""
+        return model.learning_rates or self.learning_rates
+
+    def train_config(
+        self, model: SweepModel, out: Path, *, epochs: float, learning_rate: float, seed: int
+    ) -> TrainConfig:
+        """The settings of one run.
+
+        Raises:
+            InputError: naming every change that the recipe cannot take.
+        """
+        recipe = RECIPES[model.recipe or self.recipe]
+        start: dict[str, Any] = {"data": self.data, "out": out}
+        default = inspect.signature(recipe).parameters["model"].default
+        if isinstance(model.model, str) or default is inspect.Parameter.empty:
+            start["model"] = model.model
+        config = dataclasses.replace(recipe(**start), model=model.model)
+        faults: list[str] = []
+        for changes in (self.train, model.train):
+            config = _changed(config, changes, "train", faults)
+        if faults:
+            raise InputError("; ".join(faults))
+        length = {} if _says(self, model, "eval_every_epochs") else {"eval_every_epochs": epochs}
+        return dataclasses.replace(
+            config,
+            epochs=epochs,
+            seed=seed,
+            optimizer=dataclasses.replace(config.optimizer, learning_rate=learning_rate),
+            export="last" if self.keep_checkpoints else None,
+            **length,
+        )
+
+
+def read_sweep(path: Path) -> SweepConfig:
+    """The sweep that a TOML file describes; its own relative paths are relative to the working directory.
+
+    Raises:
+        InputError: the file cannot be read, or with every fault in it: an unknown field by the nearest known one, a
+            value that is impossible, a change that a recipe cannot take.
+    """
+    try:
+        table = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}; give the TOML file of a sweep") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: no valid TOML ({error}); mend that line") from None
+    try:
+        return _from_table(table)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+
+
+def _from_table(table: Mapping[str, Any]) -> SweepConfig:
+    faults, models = [], []
+    given = table.get("models", [])
+    if not isinstance(given, list) or not given or not all(isinstance(model, dict) for model in given):
+        faults.append("models must be tables, one [[models]] for each network")
+        given = []
+    for number, model in enumerate(given, 1):
+        try:
+            models.append(_model(model))
+        except InputError as error:
+            named = f" ({model['name']})" if isinstance(model.get("name"), str) else ""
+            faults.append(f"models[{number}]{named}: {error}")
+    values, wrong = _fields_of(SweepConfig, table)
+    faults += wrong
+    if models:  # what is missing gets a value that is possible, so that the others are looked at as well
+        try:
+            config = SweepConfig(**{"data": Path(), "epochs": (1,)} | values | {"models": tuple(models)})
+        except InputError as error:
+            faults.append(str(error).removeprefix("SweepConfig: "))
+        else:
+            if not faults:
+                return config
+    raise InputError("; ".join(faults))
+
+
+def _model(table: Mapping[str, Any]) -> SweepModel:
+    """A table of `[[models]]`, in which `network` may stand for `model`: an architecture by its configuration."""
+    values, faults = _fields_of(SweepModel, {"model": ""} | {k: v for k, v in table.items() if k != "network"})
+    if ("model" in table) == ("network" in table):
+        faults.append("give either model (a name) or network (a table of an architecture's fields)")
+    if "network" in table:
+        try:
+            values["model"] = _network(table["network"])
+        except InputError as error:
+            faults.append(str(error))
+    try:
+        model = SweepModel(**{"name": "model", "family": "family"} | values)
+    except InputError as error:
+        faults.append(str(error).removeprefix("SweepModel: "))
+    else:
+        if not faults:
+            return model
+    raise InputError("; ".join(faults))
+
+
+def _network(fields: Any) -> NFNetConfig:
+    if not isinstance(fields, dict):
+        raise InputError(f"network must be a table, got {fields!r}")
+    return NFNetConfig.from_dict(fields)
+
+
+def _fields_of(cls: type, table: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Those entries of a table that are fields of a dataclass; and what is unknown or missing."""
+    needed = [f.name for f in dataclasses.fields(cls) if f.default is f.default_factory is dataclasses.MISSING]
+    faults = _unknown(table, _names(cls))
+    faults += [f"{name} is missing" for name in needed if name not in table and name != "models"]
+    return {name: value for name, value in table.items() if name in _names(cls)}, faults
+
+
+def _sweep_faults(config: SweepConfig) -> list[str]:
+    faults = [f"{name} names {value} twice" for name in ("epochs", "seeds") for value in _twice(getattr(config, name))]
+    faults += [f"two models are called {name}" for name in _twice([model.name for model in config.models])]
+    faults += [f"learning_rates names {rate} twice" for rate in _twice(config.learning_rates)]
+    faults += _recipe_faults(config.recipe) if config.recipe else []
+    if not config.models:
+        faults.append("models: name one at least")
+    for model in config.models:
+        where = f"model {model.name}: "
+        if not config.rates(model):
+            faults.append(f"{where}learning_rates is missing, here and for the whole sweep")
+        if not (model.recipe or config.recipe):
+            faults.append(f"{where}recipe is missing, here and for the whole sweep: one of {', '.join(RECIPES)}")
+    if faults:
+        return faults
+    for model in config.models:
+        try:
+            for rate in config.rates(model):
+                config.train_config(model, Path(), epochs=config.epochs[0], learning_rate=rate, seed=config.seeds[0])
+        except InputError as error:
+            fault = f"model {model.name}: {error}"
+            faults += [] if str(error) in " ".join(faults) else [fault]  # of the whole sweep's changes
+    return faults
+
+
+def _model_faults(model: SweepModel) -> list[str]:
+    faults = [f"learning_rates names {rate} twice" for rate in _twice(model.learning_rates)]
+    if not _NAME.fullmatch(model.name):
+        faults.append(f"name (={model.name!r}) must be of letters, digits and . _ + -, as folders are named by it")
+    if not model.family:
+        faults.append("family must not be empty")
+    return faults + (_recipe_faults(model.recipe) if model.recipe else [])
+
+
+def _recipe_faults(name: str) -> list[str]:
+    if name in RECIPES:
+        return []
+    near = difflib.get_close_matches(name, RECIPES, n=1)
+    return [f"there is no recipe {name!r}; " + (f"did you mean {near[0]}?" if near else f"take {', '.join(RECIPES)}")]
+
+
+def _changed(config: Any, changes: Mapping[str, Any], where: str, faults: list[str]) -> Any:
+    """A config with changed fields, those of its parts too; what cannot be is added to the faults."""
+    own = [name for name in changes if name in _OWN and (where == "train" or name == "learning_rate")]
+    faults += [f"{where}.{name} is the sweep's to set: use {_OWN[name]}" for name in own]
+    strange = _unknown(changes, _names(type(config)))
+    faults += [f"{where}.{fault}" for fault in strange]
+    hints, values = typing.get_type_hints(type(config)), {}
+    for name, value in changes.items():
+        if name in own or name not in hints:
+            continue
+        parts = [kind for kind in (hints[name], *typing.get_args(hints[name])) if dataclasses.is_dataclass(kind)]
+        if isinstance(value, Mapping) and parts:
+            current = getattr(config, name)
+            try:
+                part = current if dataclasses.is_dataclass(current) else parts[0]()
+            except TypeError:  # a part that has no defaults
+                faults.append(f"{where}.{name} cannot be given by some of its fields")
+                continue
+            values[name] = _changed(part, value, f"{where}.{name}", faults)
+        else:
+            is_none = value == "none" and type(None) in typing.get_args(hints[name])
+            values[name] = None if is_none else value
+    try:
+        return dataclasses.replace(config, **values)
+    except InputError as error:
+        faults.append(f"{where}: {error}")
+        return config
+
+
+def _says(config: SweepConfig, model: SweepModel, name: str) -> bool:
+    return name in config.train or name in model.train
+
+
+def _unknown(given: Iterable[str], known: Sequence[str]) -> list[str]:
+    """For each name that is not known, a fault with the nearest one that is."""
+    faults = []
+    for name in given:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
+            faults.append(f"{name}: there is no such field; {hint}")
+    return faults
+
+
+def _names(cls: type) -> list[str]:
+    return [field.name for field in dataclasses.fields(cls)]
+
+
+def _twice(values: Sequence[Any]) -> list[Any]:
+    return sorted({value for value in values if list(values).count(value) > 1})
