@@ -5,8 +5,10 @@ import io
 import logging
 import os
 import signal
+import socket
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn, TextIO
 
@@ -49,11 +51,14 @@ def _on_interrupt(handler: Callable[..., object]) -> None:
 
 
 @contextlib.contextmanager
-def sigterm() -> Iterator[Callable[[], bool]]:
+def sigterm(*, interrupt: bool = False) -> Iterator[Callable[[], bool]]:
     """A function: whether SIGTERM has come; in a program's process it never has, the program's own handler stays.
 
     Until the function is called for the first time, the signal ends the process at once: so early there is nothing to
     save. Among several processes JAX installs its own handler later, and they agree on a step to stop after.
+
+    Args:
+        interrupt: Ctrl-C is such a signal too; a second one ends the process at once.
     """
     if not _owned:
         yield lambda: False
@@ -72,11 +77,33 @@ def sigterm() -> Iterator[Callable[[], bool]]:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             signal.raise_signal(signal.SIGTERM)
 
+    def interrupted(number: int, frame: FrameType | None) -> None:
+        nonlocal came
+        global _interrupted
+        if not asked:
+            _interrupt(number, frame)
+        _interrupted = came = True
+        signal.signal(signal.SIGINT, _leave)
+        os.write(2, b"nfnet-eqx: saving, then stopping; Ctrl-C again stops at once\n")
+
     before = signal.signal(signal.SIGTERM, handler)
+    if interrupt:
+        _on_interrupt(interrupted)
     try:
         yield stop
     finally:
         signal.signal(signal.SIGTERM, before)
+        if interrupt and not came:
+            _on_interrupt(_interrupt)
+
+
+def keep_compiled(folder: Path) -> None:
+    """Keeps what XLA compiles, by host, unless the user keeps it elsewhere; a program's process stays as it is."""
+    import jax  # the other commands that need this module need no JAX
+
+    if _owned and not jax.config.read("jax_compilation_cache_dir"):
+        jax.config.update("jax_compilation_cache_dir", str(folder.absolute() / socket.gethostname()))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 
 class _Output(io.FileIO):

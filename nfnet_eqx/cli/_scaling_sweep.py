@@ -1,22 +1,17 @@
 """`nfnet-eqx scaling sweep`: train the runs of a TOML file, or say what they would cost."""
 
-import contextlib
 import json as json_format
 import logging
-import os
-import socket
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
-import jax
 import tyro
 
-from nfnet_eqx.cli._process import sigterm
+from nfnet_eqx.cli._process import keep_compiled, sigterm
 from nfnet_eqx.cli._text import pad, width
 from nfnet_eqx.cli.train import progress_shown
-from nfnet_eqx.scaling import SweepPlan, SweepResult, plan_sweep, read_sweep
+from nfnet_eqx.scaling import COMPILED_NAME, SweepPlan, SweepResult, plan_sweep, read_sweep
 from nfnet_eqx.scaling import sweep as run_sweep
 
 
@@ -68,29 +63,10 @@ def sweep(
         planned = plan_sweep(config)
         print(json_format.dumps(_plan_as_json(planned), indent=2) if json else "\n".join(_plan_lines(planned)))
         return
-    with _compiled_once(out), progress_shown(others=logging.WARNING), sigterm() as stop:
+    keep_compiled(out / COMPILED_NAME)
+    with progress_shown(others=logging.WARNING), sigterm(interrupt=True) as stop:
         result = run_sweep(config, out, stop=stop)
     print(json_format.dumps(_as_json(result), indent=2) if json else "\n".join(_lines(result)))
-
-
-@contextlib.contextmanager
-def _compiled_once(out: Path) -> Iterator[None]:
-    """Keeps what XLA compiles in the folder of the sweep, by host: its runs differ little, and a resumed one not at all."""
-    if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
-        values = {
-            "jax_compilation_cache_dir": str(out.absolute() / "compiled" / socket.gethostname()),
-            "jax_persistent_cache_min_compile_time_secs": 0.2,
-        }
-        before = {name: getattr(jax.config, name) for name in values}
-        for name, value in values.items():
-            jax.config.update(name, value)
-    else:
-        before = {}
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            jax.config.update(name, value)
 
 
 def _plan_lines(plan: SweepPlan) -> list[str]:

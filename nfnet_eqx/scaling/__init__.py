@@ -3,10 +3,12 @@
 from nfnet_eqx.scaling._grid import PlannedRun, SweepPlan, plan_sweep
 from nfnet_eqx.scaling._laws import Law, Parametric, PowerLaw, Repeated
 from nfnet_eqx.scaling._points import Point
+from nfnet_eqx.scaling._results import COMPILED_NAME
 from nfnet_eqx.scaling._sweep import SweepResult, sweep
 from nfnet_eqx.scaling._sweep_config import SweepConfig, SweepModel, read_sweep
 
 __all__ = [
+    "COMPILED_NAME",
     "Law",
     "Parametric",
     "PlannedRun",

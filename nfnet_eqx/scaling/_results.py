@@ -193,6 +193,7 @@ def row_without_loss(run: PlannedRun, folder: Path, status: Status, step: int) -
 
 def _point(run: PlannedRun, *, step: int, **values: Any) -> Point:
     images = step * run.config.batch_size
+    values = {"epochs": run.config.epochs} | values
     return Point(
         run=run.id,
         model=run.model.name,
@@ -204,7 +205,7 @@ def _point(run: PlannedRun, *, step: int, **values: Any) -> Point:
         flops=images * run.flops_per_image,
         learning_rate=run.config.optimizer.learning_rate,
         seed=run.config.seed,
-        **{"epochs": run.config.epochs} | values,
+        **values,
     )
 
 

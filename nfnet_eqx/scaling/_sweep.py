@@ -110,14 +110,18 @@ class _Worker:
 
     def work(self) -> None:
         """Takes runs until each has a result, or `stop` says so."""
+        waiting = 0
         while not self._stop() and (left := self._left()):
-            if not any([self._take(run) for run in left]):
-                _log.info("waiting for %d runs of other workers", len(left))
+            if not any([self._take(run) for run in left]) and not self._stop():
+                if waiting != len(left):
+                    waiting = len(left)
+                    _log.info("waiting for %d runs of other workers", waiting)
                 until = time.monotonic() + _POLL_SECONDS
                 while time.monotonic() < until and not self._stop():
                     time.sleep(0.1)
 
     def close(self) -> None:
+        """Close the bar."""
         self._bar.close()
 
     def _left(self) -> list[PlannedRun]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from nfnet_eqx._errors import InputError
-from nfnet_eqx._fields import NOT_NEGATIVE, POSITIVE, check_fields
+from nfnet_eqx._fields import NOT_NEGATIVE, POSITIVE, Bounds, check_fields, typed_fields
 from nfnet_eqx.models import NFNetConfig
 from nfnet_eqx.train import TrainConfig
 from nfnet_eqx.train.recipes import RECIPES
@@ -56,7 +56,7 @@ class SweepModel:
     train: dict = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        check_fields(self, {"learning_rates": POSITIVE} if self.learning_rates else {}, _model_faults)
+        check_fields(self, _bounds(vars(self)), _model_faults)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -87,9 +87,7 @@ class SweepConfig:
     keep_checkpoints: bool = False
 
     def __post_init__(self) -> None:
-        bounds = {"epochs": POSITIVE, "seeds": NOT_NEGATIVE}
-        bounds |= {"learning_rates": POSITIVE} if self.learning_rates else {}
-        check_fields(self, bounds, _sweep_faults)
+        check_fields(self, _bounds(vars(self)), _sweep_faults)
 
     def rates(self, model: SweepModel) -> tuple[float, ...]:
         """The learning rates of one of the models."""
@@ -145,8 +143,9 @@ def read_sweep(path: Path) -> SweepConfig:
 
 
 def _from_table(table: Mapping[str, Any]) -> SweepConfig:
-    faults, models = [], []
-    given = table.get("models", [])
+    faults: list[str] = []
+    models: list[SweepModel] = []
+    given = table.get("models")
     if not isinstance(given, list) or not given or not all(isinstance(model, dict) for model in given):
         faults.append("models must be tables, one [[models]] for each network")
         given = []
@@ -156,37 +155,58 @@ def _from_table(table: Mapping[str, Any]) -> SweepConfig:
         except InputError as error:
             named = f" ({model['name']})" if isinstance(model.get("name"), str) else ""
             faults.append(f"models[{number}]{named}: {error}")
-    values, wrong = _fields_of(SweepConfig, table)
-    faults += wrong
-    if models:  # what is missing gets a value that is possible, so that the others are looked at as well
-        try:
-            config = SweepConfig(**{"data": Path(), "epochs": (1,)} | values | {"models": tuple(models)})
-        except InputError as error:
-            faults.append(str(error).removeprefix("SweepConfig: "))
-        else:
-            if not faults:
-                return config
-    raise InputError("; ".join(faults))
+    possible = {"data": Path(), "epochs": (1,), "learning_rates": (1,) if "learning_rates" in table else ()}
+    others = {name: value for name, value in table.items() if name != "models"}
+    return _made(SweepConfig, others, possible, faults, models=tuple(models))
 
 
 def _model(table: Mapping[str, Any]) -> SweepModel:
     """A table of `[[models]]`, in which `network` may stand for `model`: an architecture by its configuration."""
-    values, faults = _fields_of(SweepModel, {"model": ""} | {k: v for k, v in table.items() if k != "network"})
+    faults, network = [], table.get("model", "")
     if ("model" in table) == ("network" in table):
         faults.append("give either model (a name) or network (a table of an architecture's fields)")
-    if "network" in table:
+    elif "network" in table:
         try:
-            values["model"] = _network(table["network"])
+            network = _network(table["network"])
         except InputError as error:
             faults.append(str(error))
+    others = {name: value for name, value in table.items() if name != "network"}
+    return _made(SweepModel, others | {"model": network}, {"name": "name", "family": "family", "model": ""}, faults)
+
+
+_Made = typing.TypeVar("_Made")
+
+
+def _made(
+    cls: type[_Made], table: Mapping[str, Any], possible: Mapping[str, Any], faults: Sequence[str], **others: Any
+) -> _Made:
+    """A dataclass from a table, unless there are faults.
+
+    Args:
+        cls: the class.
+        table: its fields.
+        possible: values for what is missing or impossible in the table, so that the rest is looked at as well.
+        faults: what is wrong besides.
+        others: fields that the table has not.
+    """
+    unknown = _unknown(table, _names(cls))
+    missing = [f"{name} is missing" for name in possible if name not in table and possible[name] != ()]
+    typed, wrong = typed_fields(cls, table, _bounds(table))
+    faults = [*faults, *unknown, *missing, *wrong]
     try:
-        model = SweepModel(**{"name": "model", "family": "family"} | values)
+        made = cls(**{**possible, **typed, **others})
     except InputError as error:
-        faults.append(str(error).removeprefix("SweepModel: "))
+        faults.append(str(error).removeprefix(f"{cls.__name__}: "))
     else:
         if not faults:
-            return model
+            return made
     raise InputError("; ".join(faults))
+
+
+def _bounds(values: Mapping[str, Any]) -> dict[str, Bounds]:
+    """Of the numbers in a sweep or a model; only the learning rates may be empty."""
+    rates = {"learning_rates": POSITIVE} if values.get("learning_rates") else {}
+    return {"epochs": POSITIVE, "seeds": NOT_NEGATIVE} | rates
 
 
 def _network(fields: Any) -> NFNetConfig:
@@ -195,33 +215,22 @@ def _network(fields: Any) -> NFNetConfig:
     return NFNetConfig.from_dict(fields)
 
 
-def _fields_of(cls: type, table: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """Those entries of a table that are fields of a dataclass; and what is unknown or missing."""
-    needed = [f.name for f in dataclasses.fields(cls) if f.default is f.default_factory is dataclasses.MISSING]
-    faults = _unknown(table, _names(cls))
-    faults += [f"{name} is missing" for name in needed if name not in table and name != "models"]
-    return {name: value for name, value in table.items() if name in _names(cls)}, faults
-
-
 def _sweep_faults(config: SweepConfig) -> list[str]:
     faults = [f"{name} names {value} twice" for name in ("epochs", "seeds") for value in _twice(getattr(config, name))]
     faults += [f"two models are called {name}" for name in _twice([model.name for model in config.models])]
     faults += [f"learning_rates names {rate} twice" for rate in _twice(config.learning_rates)]
     faults += _recipe_faults(config.recipe) if config.recipe else []
-    if not config.models:
-        faults.append("models: name one at least")
     for model in config.models:
         where = f"model {model.name}: "
         if not config.rates(model):
             faults.append(f"{where}learning_rates is missing, here and for the whole sweep")
         if not (model.recipe or config.recipe):
             faults.append(f"{where}recipe is missing, here and for the whole sweep: one of {', '.join(RECIPES)}")
-    if faults:
-        return faults
     for model in config.models:
+        if (model.recipe or config.recipe) not in RECIPES:
+            continue
         try:
-            for rate in config.rates(model):
-                config.train_config(model, Path(), epochs=config.epochs[0], learning_rate=rate, seed=config.seeds[0])
+            config.train_config(model, Path(), epochs=config.epochs[0], learning_rate=1, seed=config.seeds[0])
         except InputError as error:
             fault = f"model {model.name}: {error}"
             faults += [] if str(error) in " ".join(faults) else [fault]  # of the whole sweep's changes
@@ -250,11 +259,14 @@ def _changed(config: Any, changes: Mapping[str, Any], where: str, faults: list[s
     faults += [f"{where}.{name} is the sweep's to set: use {_OWN[name]}" for name in own]
     strange = _unknown(changes, _names(type(config)))
     faults += [f"{where}.{fault}" for fault in strange]
-    hints, values = typing.get_type_hints(type(config)), {}
+    values: dict[str, Any] = {}
+    hints: dict[str, Any] = typing.get_type_hints(type(config))
     for name, value in changes.items():
         if name in own or name not in hints:
             continue
-        parts = [kind for kind in (hints[name], *typing.get_args(hints[name])) if dataclasses.is_dataclass(kind)]
+        parts: list[Any] = [
+            kind for kind in (hints[name], *typing.get_args(hints[name])) if dataclasses.is_dataclass(kind)
+        ]
         if isinstance(value, Mapping) and parts:
             current = getattr(config, name)
             try:
@@ -269,7 +281,7 @@ def _changed(config: Any, changes: Mapping[str, Any], where: str, faults: list[s
     try:
         return dataclasses.replace(config, **values)
     except InputError as error:
-        faults.append(f"{where}: {error}")
+        faults.append(f"{where}: {str(error).removeprefix(f'{type(config).__name__}: ')}")
         return config
 
 
