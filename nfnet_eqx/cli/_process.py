@@ -99,9 +99,9 @@ def sigterm(*, interrupt: bool = False) -> Iterator[Callable[[], bool]]:
 
 def keep_compiled(folder: Path) -> None:
     """Keeps what XLA compiles, by host, unless the user keeps it elsewhere; a program's process stays as it is."""
-    import jax  # the other commands that need this module need no JAX
+    if _owned and not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+        import jax  # only here: most commands that need this module need no JAX
 
-    if _owned and not jax.config.read("jax_compilation_cache_dir"):
         jax.config.update("jax_compilation_cache_dir", str(folder.absolute() / socket.gethostname()))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 

@@ -40,8 +40,8 @@ def sweep(
 
         [[models]]
         name = "f0"                    # in the results
-        family = "NFNet"               # what `nfnet-eqx scaling compare` tells apart
         model = "dm_nfnet_f0"          # or a table [models.network] of an architecture's fields
+        family = "NFNet"               # what `nfnet-eqx scaling compare` tells apart; by default the network's own
         learning_rates = [0.1, 0.2]    # this and `recipe` and [models.train]: for this model alone
 
     Examples:
@@ -98,7 +98,7 @@ def _models(plan: SweepPlan) -> list[dict[str, Any]]:
             run.model.name,
             {
                 "model": run.model.name,
-                "family": run.model.family,
+                "family": run.family,
                 "parameters": run.parameters,
                 "flops_per_image": run.flops_per_image,
                 "runs": 0,

@@ -6,6 +6,7 @@ compares, trains or counts a network knows these two, and not the families.
 
 import abc
 import dataclasses
+import difflib
 from collections.abc import Callable
 from typing import Any, ClassVar, Literal, NamedTuple, TypeVar
 
@@ -114,7 +115,11 @@ class NetworkConfig(abc.ABC):
             InputError: naming every key that is unknown or missing, and every value that is impossible.
         """
         known = {f.name: f for f in dataclasses.fields(cls)}
-        faults = [f"unknown key {shown(k)} (={shown(v)})" for k, v in fields.items() if k not in known]
+        faults = []
+        for name in (name for name in fields if name not in known):
+            near = difflib.get_close_matches(name, known, n=1)
+            meant = f"; did you mean {near[0]!r}?" if near else ""
+            faults.append(f"unknown key {shown(name)} (={shown(fields[name])}{meant})")
         faults += [
             f"{k!r} is missing" for k, f in known.items() if f.default is dataclasses.MISSING and k not in fields
         ]

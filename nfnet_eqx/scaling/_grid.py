@@ -21,6 +21,7 @@ class PlannedRun:
     Attributes:
         id: its folder's name, and its `run` in the results: model, epochs, learning rate and seed.
         model: the network.
+        family: of the network, or what the model says instead.
         config: the settings, with an `out` that the sweep replaces.
         recipe: what they started from.
         dataset: what it is trained on, in words: the folder's name, and how many images.
@@ -34,6 +35,7 @@ class PlannedRun:
 
     id: str
     model: SweepModel
+    family: str
     config: TrainConfig
     recipe: str
     dataset: str
@@ -105,6 +107,7 @@ def _runs_of(config: SweepConfig, model: SweepModel, opened: _Opened) -> list[Pl
                     PlannedRun(
                         id=run_id(model.name, epochs, learning_rate, seed),
                         model=model,
+                        family=model.family or size.family,
                         config=_saving(train, steps),
                         recipe=model.recipe or config.recipe,
                         dataset=f"{train.data.name} ({size.images} images)",
@@ -124,6 +127,7 @@ class _Size(NamedTuple):
 
     settings: dict[str, int | None]
     images: int
+    family: str
     parameters: int
     flops_per_image: int
 
@@ -138,7 +142,7 @@ def _measure(config: TrainConfig, opened: _Opened) -> _Size:
     sizes = resolve_sizes(config, start, len(source), make_mesh().size)
     cost = count(start.config, sizes.image_size or 0)
     settings = {name: getattr(sizes, name) for name in ("batch_size", "image_size", "eval_size")}
-    return _Size(settings, len(source), cost.parameters, 6 * cost.macs)
+    return _Size(settings, len(source), start.config.FAMILY, cost.parameters, 6 * cost.macs)
 
 
 def _saving(config: TrainConfig, steps: int) -> TrainConfig:

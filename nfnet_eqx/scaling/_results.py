@@ -158,7 +158,7 @@ def settings(run: PlannedRun) -> dict[str, Any]:
     """All that decides a run, for `settings.json`."""
     return {
         "model": run.model.name,
-        "family": run.model.family,
+        "family": run.family,
         "dataset": run.dataset,
         "train": {name: value for name, value in run.config.to_dict().items() if name != "out"},
     }
@@ -197,7 +197,7 @@ def _point(run: PlannedRun, *, step: int, **values: Any) -> Point:
     return Point(
         run=run.id,
         model=run.model.name,
-        family=run.model.family,
+        family=run.family,
         dataset=run.dataset,
         parameters=run.parameters,
         images=images,

@@ -12,7 +12,7 @@ from typing import Any
 
 from nfnet_eqx._errors import InputError
 from nfnet_eqx._fields import NOT_NEGATIVE, POSITIVE, Bounds, check_fields, typed_fields
-from nfnet_eqx.models import NFNetConfig
+from nfnet_eqx.models import NetworkConfig, config_from_dict
 from nfnet_eqx.train import TrainConfig
 from nfnet_eqx.train.recipes import RECIPES
 
@@ -37,9 +37,9 @@ class SweepModel:
 
     Attributes:
         name: of its runs and in the results.
-        family: what `compare` tells apart, such as "NFNet".
         model: what it starts from, as in `TrainConfig.model`: random parameters of an architecture, by its name or its
             configuration; or a checkpoint.
+        family: what `compare` tells apart; empty: the network's own, "NFNet" say.
         learning_rates: those that it is trained at; none: the sweep's.
         recipe: what its runs start from; empty: the sweep's.
         train: changes of the recipe for this network alone, on top of the sweep's: any field of `TrainConfig`.
@@ -49,8 +49,8 @@ class SweepModel:
     """
 
     name: str
-    family: str
-    model: str | NFNetConfig
+    model: str | NetworkConfig
+    family: str = ""
     learning_rates: tuple[float, ...] = ()
     recipe: str = ""
     train: dict = dataclasses.field(default_factory=dict)
@@ -171,7 +171,7 @@ def _model(table: Mapping[str, Any]) -> SweepModel:
         except InputError as error:
             faults.append(str(error))
     others = {name: value for name, value in table.items() if name != "network"}
-    return _made(SweepModel, others | {"model": network}, {"name": "name", "family": "family", "model": ""}, faults)
+    return _made(SweepModel, others | {"model": network}, {"name": "name", "model": ""}, faults)
 
 
 _Made = typing.TypeVar("_Made")
@@ -209,10 +209,10 @@ def _bounds(values: Mapping[str, Any]) -> dict[str, Bounds]:
     return {"epochs": POSITIVE, "seeds": NOT_NEGATIVE} | rates
 
 
-def _network(fields: Any) -> NFNetConfig:
+def _network(fields: Any) -> NetworkConfig:
     if not isinstance(fields, dict):
         raise InputError(f"network must be a table, got {fields!r}")
-    return NFNetConfig.from_dict(fields)
+    return config_from_dict(fields)
 
 
 def _sweep_faults(config: SweepConfig) -> list[str]:
@@ -241,8 +241,6 @@ def _model_faults(model: SweepModel) -> list[str]:
     faults = [f"learning_rates names {rate} twice" for rate in _twice(model.learning_rates)]
     if not _NAME.fullmatch(model.name):
         faults.append(f"name (={model.name!r}) must be of letters, digits and . _ + -, as folders are named by it")
-    if not model.family:
-        faults.append("family must not be empty")
     return faults + (_recipe_faults(model.recipe) if model.recipe else [])
 
 
