@@ -11,7 +11,7 @@ import tyro
 from nfnet_eqx.cli._process import keep_compiled, sigterm
 from nfnet_eqx.cli._text import pad, width
 from nfnet_eqx.cli.train import progress_shown
-from nfnet_eqx.scaling import COMPILED_NAME, SweepPlan, SweepResult, plan_sweep, read_sweep
+from nfnet_eqx.scaling import COMPILED_NAME, SweepLeft, SweepPlan, SweepResult, plan_sweep, read_sweep, sweep_left
 from nfnet_eqx.scaling import sweep as run_sweep
 
 
@@ -51,7 +51,7 @@ def sweep(
     Args:
         file: the TOML file.
         out: the folder of the sweep; by default runs/ and the file's name.
-        plan: print the runs and what they cost, and train nothing.
+        plan: print the runs and what they cost, and train nothing. Where OUT has results, also how long the rest takes.
         json: print JSON instead of words.
 
     Raises:
@@ -61,7 +61,9 @@ def sweep(
     config, out = read_sweep(file), out or Path("runs") / file.stem
     if plan:
         planned = plan_sweep(config)
-        print(json_format.dumps(_plan_as_json(planned), indent=2) if json else "\n".join(_plan_lines(planned)))
+        left = sweep_left(planned, out)
+        lines = _plan_lines(planned, left)
+        print(json_format.dumps(_plan_as_json(planned, left), indent=2) if json else "\n".join(lines))
         return
     keep_compiled(out / COMPILED_NAME)
     with progress_shown(others=logging.WARNING), sigterm(interrupt=True) as stop:
@@ -69,7 +71,7 @@ def sweep(
     print(json_format.dumps(_as_json(result), indent=2) if json else "\n".join(_lines(result)))
 
 
-def _plan_lines(plan: SweepPlan) -> list[str]:
+def _plan_lines(plan: SweepPlan, left: SweepLeft) -> list[str]:
     rows = [("model", "family", "parameters", "FLOPs/image", "runs", "FLOPs", "share")]
     for model in _models(plan):
         rows.append(
@@ -88,7 +90,11 @@ def _plan_lines(plan: SweepPlan) -> list[str]:
         "  ".join(pad(cell, w) if n < 2 else cell.rjust(w) for n, (cell, w) in enumerate(zip(row, widths, strict=True)))
         for row in rows
     ]
-    return [*lines, "", f"{len(plan.runs)} runs, {plan.flops:.3g} training FLOPs"]
+    lines += ["", f"{len(plan.runs)} runs, {plan.flops:.3g} training FLOPs"]
+    if left.seconds is not None:
+        hours = f"{left.seconds / 3600:.2g} hours of training by one worker, at the speed of those that have ended"
+        lines.append(f"left: {left.runs} runs, {left.flops:.3g} FLOPs, {hours}")
+    return lines
 
 
 def _models(plan: SweepPlan) -> list[dict[str, Any]]:
@@ -110,7 +116,7 @@ def _models(plan: SweepPlan) -> list[dict[str, Any]]:
     return list(models.values())
 
 
-def _plan_as_json(plan: SweepPlan) -> dict[str, Any]:
+def _plan_as_json(plan: SweepPlan, left: SweepLeft) -> dict[str, Any]:
     runs = [
         {
             "run": run.id,
@@ -124,7 +130,7 @@ def _plan_as_json(plan: SweepPlan) -> dict[str, Any]:
         }
         for run in plan.runs
     ]
-    return {"flops": plan.flops, "models": _models(plan), "runs": runs}
+    return {"flops": plan.flops, "left": left._asdict(), "models": _models(plan), "runs": runs}
 
 
 def _ended(result: SweepResult) -> Counter[str]:

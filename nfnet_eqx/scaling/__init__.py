@@ -1,5 +1,6 @@
 """Scaling laws: sweeps over models and budgets, fits with intervals, plots, a planner, two families compared."""
 
+from nfnet_eqx.scaling._forecast import SweepLeft, sweep_left
 from nfnet_eqx.scaling._grid import PlannedRun, SweepPlan, plan_sweep
 from nfnet_eqx.scaling._laws import Law, Parametric, PowerLaw, Repeated
 from nfnet_eqx.scaling._points import Point
@@ -16,10 +17,12 @@ __all__ = [
     "PowerLaw",
     "Repeated",
     "SweepConfig",
+    "SweepLeft",
     "SweepModel",
     "SweepPlan",
     "SweepResult",
     "plan_sweep",
     "read_sweep",
     "sweep",
+    "sweep_left",
 ]

@@ -129,6 +129,10 @@ class Folder:
             written = found
         return [row for ended in found for row in ended.rows]
 
+    def points(self) -> list[Point]:
+        """The rows of all runs that have ended."""
+        return [row for ended in self._results() for row in ended.rows]
+
     def _results(self) -> list[Ended]:
         return sorted(map(_read_result, (self.path / "runs").glob("*/result.json")), key=_place)
 

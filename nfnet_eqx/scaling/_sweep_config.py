@@ -212,7 +212,7 @@ def _bounds(values: Mapping[str, Any]) -> dict[str, Bounds]:
 def _network(fields: Any) -> NetworkConfig:
     if not isinstance(fields, dict):
         raise InputError(f"network must be a table, got {fields!r}")
-    return config_from_dict(fields)
+    return config_from_dict({name: None if value == "none" else value for name, value in fields.items()})
 
 
 def _sweep_faults(config: SweepConfig) -> list[str]:
