@@ -12,8 +12,8 @@ def flops(config: NetworkConfig, image_size: int | tuple[int, int], *, training:
     twelve where SAM takes a second gradient of the image. What is computed again to save memory does not count.
 
     Activations, pooling and the loss are left out: together 1 to 2 % more. So is what does not grow with the batch:
-    weight standardization and an NFNet's optimizer take some forty operations a parameter and step, for F0 at 224 pixels
-    as much as a twentieth of one image.
+    weight standardization and an NFNet's optimizer take some forty operations a parameter and step, for F0 at 224
+    pixels as much as a twentieth of one image.
 
     >>> from nfnet_eqx import get_config
     >>> flops(get_config("dm_nfnet_f0"), 224, training=False)

@@ -37,8 +37,8 @@ def program(config: TrainConfig, devices: int) -> Program:
 def config(config: TrainConfig, changed: Callable[..., TrainConfig]) -> TrainConfig:
     """Six steps with all that may stand before and behind the rule."""
     return changed(
-        config, learning_rate=2e-3, schedule="rsqrt", warmup=0.2, cooldown=0.5, weight_decay=0.03, head_weight_decay=3.0,
-        clipping=0.1, clip_norm=1.0, layer_decay=0.8, sam_rho=0.05, frozen=("stem",), micro_batches=2, batch_size=16,
+        config, learning_rate=2e-3, schedule="rsqrt", warmup=0.2, cooldown=0.5, weight_decay=0.03,
+        head_weight_decay=3.0, clipping=0.1, clip_norm=1.0, layer_decay=0.8, sam_rho=0.05, frozen=("stem",), micro_batches=2, batch_size=16,
     )  # fmt: skip
 
 
