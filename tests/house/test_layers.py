@@ -1,4 +1,4 @@
-"""The house: six floors, imports run down, each package has one face, and `import nfnet_eqx` stays light."""
+"""The house: seven floors, imports run down, each package has one face, and `import nfnet_eqx` stays light."""
 
 import ast
 import subprocess
