@@ -178,7 +178,8 @@ class Log:
         self._has_said_pace = True
         rate = record["images_per_second"]
         _log.info(
-            "%.3g FLOP/s; at this rate the whole run trains for %s",
+            "step %s: %.3g FLOP/s; at this rate the whole run trains for %s",
+            f"{record['step']:,}",
             rate * record["flops"] / record["images"],
             tqdm.format_interval(self._total / rate),
         )

@@ -147,7 +147,8 @@ def announce(run: Prepared) -> None:
     )
     training, evaluation = run.total_steps * run.step_flops, _evaluation_flops(run)
     _log.info(
-        "training costs %s%.3g FLOPs (%.3g an image%s)%s",
+        "%s: training costs %s%.3g FLOPs (%.3g an image%s)%s",
+        run.start.architecture,
         "at most " if run.config.optimizer.frozen else "",
         training,
         run.step_flops / run.config.batch_size,

@@ -48,7 +48,8 @@ def test_a_run_says_before_it_starts_what_it_costs(
     image = nfx.flops(TINY, 16)
     announce(prepare(config, "")[0])
     training, evaluation = 12 * 16 * image, 2 * 40 * image // 3  # the two epochs of 96 images have twelve steps
-    assert f"training costs {training:.3g} FLOPs ({image:.3g} an image), and evaluation {evaluation:.3g}" in caplog.text
+    said = f"tiny_nfnet: training costs {training:.3g} FLOPs ({image:.3g} an image), and evaluation {evaluation:.3g}"
+    assert said in caplog.text
 
     caplog.clear()
     config = changed(config, epochs=20, repeats=4, eval_every_epochs=20, sam_rho=0.05, frozen=("stem",))

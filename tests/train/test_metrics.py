@@ -286,7 +286,7 @@ def test_the_first_line_that_knows_the_rate_says_what_the_run_takes(tmp_path: Pa
         log.write(25, "train", {"loss": 2.5, "images_per_second": 4.0, "images": 200, "flops": 1000.0})
         log.write(50, "train", {"loss": 2.5, "images_per_second": 8.0, "images": 400, "flops": 2000.0})
     assert [record.getMessage() for record in caplog.records] == [
-        "20 FLOP/s; at this rate the whole run trains for 03:20"
+        "step 25: 20 FLOP/s; at this rate the whole run trains for 03:20"
     ]
 
 
