@@ -2,6 +2,7 @@
 
 from nfnet_eqx.checkpoints import RUN_NAME
 from nfnet_eqx.train._config import TrainConfig
+from nfnet_eqx.train._cost import step_flops
 from nfnet_eqx.train._distributed import init_distributed
 from nfnet_eqx.train._evaluate import Evaluation, Measure, evaluate
 from nfnet_eqx.train._evaluate_checkpoint import CheckpointEvaluation, ClassResult, evaluate_checkpoint
@@ -48,5 +49,6 @@ __all__ = [
     "put_batch",
     "read_metrics",
     "resolve_sizes",
+    "step_flops",
     "train",
 ]
