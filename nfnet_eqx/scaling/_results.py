@@ -24,14 +24,15 @@ from nfnet_eqx._errors import InputError
 from nfnet_eqx._files import read_json, replacing, write_json
 from nfnet_eqx.scaling._grid import PlannedRun, SweepPlan
 from nfnet_eqx.scaling._points import Point, Status
-from nfnet_eqx.train import Evaluation, changed_settings, read_metrics
+from nfnet_eqx.train import Evaluation, Locked, changed_settings, locked, read_metrics
 
 RESULTS_NAME = "results.jsonl"
 COMPILED_NAME = "compiled"
 TRAIN_NAME = "train"
 
-# Of a training folder, what stays when the run has ended.
-_KEPT = {"run.json", "metrics.jsonl", "checkpoint"}
+# Of the folders of a run and of its training, what stays when it has ended: its worker removes its claim last.
+_STAYS = {"settings.json", "failures.json", "result.json", TRAIN_NAME}
+_TRAIN_STAYS = {"run.json", "metrics.jsonl", "checkpoint"}
 
 
 class Ended(NamedTuple):
@@ -106,13 +107,19 @@ class Folder:
         content = ended._asdict() | {"rows": [dataclasses.asdict(row) for row in ended.rows]}
         with replacing(self.run(run) / "result.json") as unfinished:
             write_json(unfinished, content)
-        self.tidy(run)
+        self._remove_states(run)
 
     def tidy(self, run: PlannedRun) -> None:
-        """Removes the states of a run that has ended, also where its worker was killed before it did so."""
-        with contextlib.suppress(FileNotFoundError):
+        """Does what was left to do behind the result of a run, where its worker was killed there."""
+        if not self.ended(run) or {entry.name for entry in self.run(run).iterdir()} <= _STAYS:
+            return
+        with contextlib.suppress(Locked), locked(self.run(run)):  # which removes what a dead one held
+            self._remove_states(run)
+
+    def _remove_states(self, run: PlannedRun) -> None:
+        with contextlib.suppress(FileNotFoundError):  # of a run that has failed there is none
             for entry in (self.run(run) / TRAIN_NAME).iterdir():
-                if entry.name not in _KEPT and entry.is_dir():
+                if entry.is_dir() and entry.name not in _TRAIN_STAYS:
                     shutil.rmtree(entry, ignore_errors=True)
 
     def write_results(self) -> list[Point]:

@@ -75,8 +75,7 @@ def sweep(
     folder.make()
     worker = _Worker(plan, folder, stop, progress)
     for run in plan.runs:
-        if folder.ended(run):
-            folder.tidy(run)
+        folder.tidy(run)
     folder.write_results()
     try:
         worker.work()

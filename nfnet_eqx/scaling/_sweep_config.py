@@ -276,8 +276,10 @@ def _changed(config: Any, changes: Mapping[str, Any], where: str, faults: list[s
         else:
             is_none = value == "none" and type(None) in typing.get_args(hints[name])
             values[name] = None if is_none else value
+    typed, wrong = typed_fields(type(config), values, {})
+    faults += [f"{where}: {fault}" for fault in wrong]
     try:
-        return dataclasses.replace(config, **values)
+        return dataclasses.replace(config, **typed)
     except InputError as error:
         faults.append(f"{where}: {str(error).removeprefix(f'{type(config).__name__}: ')}")
         return config
