@@ -72,9 +72,10 @@ class Folder:
         """
         if self.path.exists() and not self.path.is_dir():
             raise InputError(f"{self.path}: is a file; name a folder for the sweep")
-        others = [] if (self.path / "runs").is_dir() or not self.path.exists() else sorted(self.path.iterdir())
-        if any(entry.name != COMPILED_NAME for entry in others):
-            raise InputError(f"{self.path}: holds other files ({others[0].name}) and no sweep; choose another folder")
+        names = {entry.name for entry in self.path.iterdir()} if self.path.exists() else set()
+        others = set() if "runs" in names else names - {COMPILED_NAME}
+        if others:
+            raise InputError(f"{self.path}: holds other files ({min(others)}) and no sweep; choose another folder")
         differing: dict[str, list[str]] = {}
         for run in plan.runs:
             file = self.run(run) / "settings.json"
