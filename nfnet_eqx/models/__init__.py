@@ -35,6 +35,9 @@ from nfnet_eqx.models._nfnet import NFNet
 from nfnet_eqx.models._plan import plan_blocks
 from nfnet_eqx.models._surgery import parameter_mask, replace_head, replace_in_channels
 from nfnet_eqx.models._variants import NFNETS, REGNET_WIDTHS
+from nfnet_eqx.models._vit import ViT
+from nfnet_eqx.models._vit_config import ViTActivation, ViTConfig
+from nfnet_eqx.models._vit_variants import VITS
 
 __all__ = [
     "DEVICES",
@@ -42,6 +45,7 @@ __all__ = [
     "NFNETS",
     "REGNET_WIDTHS",
     "VARIANTS",
+    "VITS",
     "ActivationName",
     "AnyNetwork",
     "Count",
@@ -53,6 +57,9 @@ __all__ = [
     "NetworkConfig",
     "Numerics",
     "Variant",
+    "ViT",
+    "ViTActivation",
+    "ViTConfig",
     "WSConv2d",
     "config_from_dict",
     "count",

@@ -17,6 +17,10 @@ from nfnet_eqx.models._layers import InitKey, ShapesOnly
 from nfnet_eqx.models._network import AnyNetwork, Count, Network, NetworkConfig, Variant
 from nfnet_eqx.models._nfnet import NFNet
 from nfnet_eqx.models._variants import NFNETS
+from nfnet_eqx.models._vit import ViT
+from nfnet_eqx.models._vit_config import ViTConfig
+from nfnet_eqx.models._vit_count import count_vit
+from nfnet_eqx.models._vit_variants import VITS
 
 
 class Family(NamedTuple):
@@ -40,6 +44,8 @@ class Family(NamedTuple):
 # By the word that stands for a family in files; where there is none, it is the first.
 _FAMILIES = {
     "nfnet": Family(NFNetConfig, NFNet, count_nfnet, fold_nfnet, NFNETS),
+    # There is nothing in a ViT that only training needs.
+    "vit": Family(ViTConfig, ViT, count_vit, lambda model: model, VITS),
 }
 
 VARIANTS: dict[str, Variant] = {name: row for family in _FAMILIES.values() for name, row in family.variants.items()}

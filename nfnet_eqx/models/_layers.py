@@ -241,7 +241,9 @@ class StochasticDepth(eqx.Module):
     rescale: bool = eqx.field(static=True)
     inference: bool = False
 
-    def __call__(self, x: FeatureMap, *, key: PRNGKeyArray | None = None, inference: bool | None = None) -> FeatureMap:
+    def __call__(
+        self, x: Float[Array, "*shape"], *, key: PRNGKeyArray | None = None, inference: bool | None = None
+    ) -> Float[Array, "*shape"]:
         if (self.inference if inference is None else inference) or self.rate == 0:
             return x
         if key is None:
