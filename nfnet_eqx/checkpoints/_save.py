@@ -19,7 +19,7 @@ from nfnet_eqx.checkpoints._checkpoint import (
     version,
 )
 from nfnet_eqx.checkpoints._tensors import checked_tensors, write_safetensors
-from nfnet_eqx.checkpoints._timm import TIMM_ARCHITECTURES, config_to_timm
+from nfnet_eqx.checkpoints._timm import TIMM_ARCHITECTURES, config_to_timm, global_pool_in_timm
 from nfnet_eqx.images import imagenet1k
 from nfnet_eqx.models import named_parameters, skeleton
 
@@ -167,7 +167,7 @@ def _config_json(ckpt: Checkpoint) -> dict[str, Any]:
         "architecture": architecture,
         "num_classes": config.num_classes,
         "num_features": config.feature_width,
-        "global_pool": "avg",
+        "global_pool": global_pool_in_timm(config),
     }
     if ckpt.labels is not None and not (len(ckpt.labels) == 1000 and ckpt.labels == imagenet1k()):
         settings["label_names"] = list(ckpt.labels)

@@ -8,7 +8,7 @@ import abc
 import dataclasses
 import difflib
 from collections.abc import Callable
-from typing import Any, ClassVar, Literal, NamedTuple, TypeVar
+from typing import Any, ClassVar, Generic, Literal, NamedTuple, TypeVar
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -261,9 +261,12 @@ class Count(NamedTuple):
     macs: int
 
 
-class Variant(NamedTuple):
+AnyConfig = TypeVar("AnyConfig", bound=NetworkConfig)
+
+
+class Variant(NamedTuple, Generic[AnyConfig]):
     """One row of a family: the architecture and its published picture sizes (train, test), in pixels a side."""
 
-    config: NetworkConfig
+    config: AnyConfig
     train_size: int
     test_size: int
