@@ -78,8 +78,8 @@ def make_optimizer(
     if config.schedule == "cosine":
         schedule = warmup_cosine(peak, warmup_steps, total_steps)
     else:
-        cooldown_steps = min(round(config.cooldown * total_steps), total_steps - warmup_steps)
-        schedule = warmup_rsqrt(peak, warmup_steps, total_steps, cooldown_steps)
+        cooldown_steps = max(round(config.cooldown * total_steps), 1) if config.cooldown else 0
+        schedule = warmup_rsqrt(peak, warmup_steps, total_steps, min(cooldown_steps, total_steps - warmup_steps))
     settings = {
         "momentum": config.momentum,
         "weight_decay": config.weight_decay,

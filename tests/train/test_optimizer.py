@@ -38,7 +38,7 @@ def config(config: TrainConfig, changed: Callable[..., TrainConfig]) -> TrainCon
     """Six steps with all that may stand before and behind the rule."""
     return changed(
         config, learning_rate=2e-3, schedule="rsqrt", warmup=0.2, cooldown=0.5, weight_decay=0.03,
-        head_weight_decay=3.0, clipping=0.1, clip_norm=1.0, layer_decay=0.8, sam_rho=0.05, frozen=("stem",), micro_batches=2, batch_size=16,
+        head_weight_decay=3.0, clipping=0.1, clip_norm=1.0, layer_decay=0.8, sam_rho=0.05, frozen=("stem",),
     )  # fmt: skip
 
 
@@ -48,7 +48,7 @@ def test_an_adaptive_run_is_resumed_to_the_bit_and_the_same_on_two_devices_with_
 ):
     monkeypatch.setattr("nfnet_eqx.train._mesh._SMALLEST_SHARDED", 16)  # the rows and columns too
     config = changed(config, kind=kind)
-    one, two = program(config, 1), program(changed(config, fsdp=True, micro_batches=1), 2)
+    one, two = program(config, 1), program(changed(config, fsdp=True), 2)
     batches = [batch(16, seed=i) for i in range(4)]
 
     def run(of: Program, devices: int, state: Any, data: list) -> Any:
@@ -80,11 +80,11 @@ def test_an_adaptive_run_is_resumed_to_the_bit_and_the_same_on_two_devices_with_
     assert moved > 2e-3
 
 
-@pytest.mark.parametrize(("kind", "rate"), [("sgd", 1.0), ("adamw", 3e-3), ("adafactor", 3e-3)])
+@pytest.mark.parametrize(("kind", "rate"), [("sgd", 0.2), ("adamw", 0.01), ("adafactor", 0.01)])
 @pytest.mark.parametrize("loss", ["softmax", "sigmoid"])
 def test_every_kind_learns_a_batch_with_either_loss(config: TrainConfig, changed, kind: str, rate: float, loss: str):
     config = dataclasses.replace(
-        config, loss=loss, label_smoothing=0.0, drop_rate=0.0, stochastic_depth=0.0, micro_batches=1,
+        config, loss=loss, label_smoothing=0.0, drop_rate=0.0, stochastic_depth=0.0,
         augment=dataclasses.replace(config.augment, mixup=0.0, cutmix=False),
         optimizer=OptimizerConfig(
             kind=kind, learning_rate=rate * (16 if kind == "sgd" else 1), warmup=0.0, clipping=None, clip_norm=1.0,
@@ -134,7 +134,6 @@ def test_the_cooldown_is_the_end_of_the_run_whatever_its_length():
         ({"schedule": "rsqrt", "warmup": 0.0}, "warmup must be positive for schedule 'rsqrt'"),
         ({"schedule": "rsqrt", "warmup": 0.6, "cooldown": 0.5}, "are more than the whole run"),
         ({"beta2": 0.95}, r"beta2 \(=0.95\) is for kind 'adamw' or 'adafactor'"),
-        ({"kind": "lamb"}, "kind must be one of 'sgd', 'adamw', 'adafactor', got 'lamb'"),
         (
             {"clip_norm": 0.0, "head_weight_decay": -1.0},
             "head_weight_decay must be 0 or more, got -1.0; clip_norm must",

@@ -137,8 +137,8 @@ def losses_of(config: TrainConfig, network: NFNet, count: int = 6) -> tuple[jax.
     images, labels = map(jnp.asarray, batch(count))
     keys = jax.random.split(jax.random.key(0), count)
     mean, _ = mean_loss(network, images, labels, keys, config=config, preprocess=PREPROCESS)
-    x = (images.astype(jnp.float32) / 255 - jnp.asarray(PREPROCESS.mean)) / jnp.asarray(PREPROCESS.std)
-    return mean, labels, jax.vmap(network)(x.transpose(0, 3, 1, 2))
+    x = (np.asarray(images, np.float32) / 255 - PREPROCESS.mean) / PREPROCESS.std
+    return mean, labels, jax.vmap(network)(jnp.asarray(x.transpose(0, 3, 1, 2), jnp.float32))
 
 
 def test_the_sigmoid_loss_is_that_of_every_class_on_its_own_with_the_targets_of_the_softmax(
