@@ -128,8 +128,9 @@ def print_shares() -> None:
 
 def flops(config: TrainConfig, devices: int) -> float:
     """Of one device, by XLA's count."""
-    program, state, batch = prepare(config, mesh_of(devices))
-    costs = program.step.lower(state, *batch).compile().cost_analysis() or {}
+    mesh = mesh_of(devices)
+    program, state, batch = prepare(config, mesh)
+    costs = program.step.compiled(state, batch, mesh).function.cost_analysis() or {}
     return costs["flops"]
 
 

@@ -38,7 +38,7 @@ class Family(NamedTuple):
     network: Callable[..., Network]
     counted: Callable[[Any, tuple[int, int]], Count]
     folded: Callable[[Any], Network]
-    variants: Mapping[str, Variant[Any]]
+    variants: Mapping[str, Variant]
 
 
 # By the word that stands for a family in files; where there is none, it is the first.
@@ -48,9 +48,7 @@ _FAMILIES = {
     "vit": Family(ViTConfig, ViT, count_vit, lambda model: model, VITS),
 }
 
-VARIANTS: dict[str, Variant[Any]] = {
-    name: row for family in _FAMILIES.values() for name, row in family.variants.items()
-}
+VARIANTS: dict[str, Variant] = {name: row for family in _FAMILIES.values() for name, row in family.variants.items()}
 
 
 def list_models(pattern: str = "*") -> list[str]:
@@ -62,7 +60,7 @@ def list_models(pattern: str = "*") -> list[str]:
     return [name for name in VARIANTS if fnmatch.fnmatchcase(name, pattern)]
 
 
-def get_variant(name: str) -> Variant[Any]:
+def get_variant(name: str) -> Variant:
     """The architecture called `name` together with its published picture sizes.
 
     Raises:

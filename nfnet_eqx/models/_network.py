@@ -8,7 +8,7 @@ import abc
 import dataclasses
 import difflib
 from collections.abc import Callable
-from typing import Any, ClassVar, Generic, Literal, NamedTuple, TypeVar
+from typing import Any, ClassVar, Literal, NamedTuple, TypeVar
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -261,12 +261,9 @@ class Count(NamedTuple):
     macs: int
 
 
-AnyConfig = TypeVar("AnyConfig", bound=NetworkConfig)
-
-
-class Variant(NamedTuple, Generic[AnyConfig]):
+class Variant(NamedTuple):
     """One row of a family: the architecture and its published picture sizes (train, test), in pixels a side."""
 
-    config: AnyConfig
+    config: Any  # of the family's own class
     train_size: int
     test_size: int

@@ -118,8 +118,8 @@ def _nf_resnet(depths: tuple[int, ...], attention: str | None = None) -> NFNetCo
     )
 
 
-def _family() -> dict[str, Variant[NFNetConfig]]:
-    rows: dict[str, Variant[NFNetConfig]] = {}
+def _family() -> dict[str, Variant]:
+    rows: dict[str, Variant] = {}
     for size, sizes in enumerate(_F_SIZES):
         rows[f"dm_nfnet_f{size}"] = Variant(_dm_nfnet(size), *sizes)
     for size, sizes in enumerate(_F_SIZES):
@@ -143,4 +143,4 @@ def _family() -> dict[str, Variant[NFNetConfig]]:
     return rows
 
 
-NFNETS: dict[str, Variant[NFNetConfig]] = _family()
+NFNETS: dict[str, Variant] = _family()

@@ -32,14 +32,14 @@ def _config(shape: str, patch_size: int, image_size: int) -> ViTConfig:
     )
 
 
-def _token(shape: str, patch_size: int) -> Variant[ViTConfig]:
+def _token(shape: str, patch_size: int) -> Variant:
     """With a class token that has a position, as the first ViTs were, at 224 pixels."""
     plain = _config(shape, patch_size, 224)
     fields = plain.to_dict() | {"pool": "token", "class_token": True, "prefix_positions": True}
     return Variant(ViTConfig.from_dict(fields), 224, 224)
 
 
-VITS: dict[str, Variant[ViTConfig]] = {
+VITS: dict[str, Variant] = {
     "vit_tiny_patch16_224": _token("tiny", 16),
     "vit_small_patch32_224": _token("small", 32),
     "vit_small_patch16_224": _token("small", 16),

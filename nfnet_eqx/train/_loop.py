@@ -100,7 +100,7 @@ def train(
         if first < run.total_steps:
             with compiling("the training step"):
                 step = compile_step(program, config, mesh)
-            check_compiled(step, config, mesh)
+            check_compiled(step.function, config, mesh)
         if first:
             state = checkpoints.restore(first, program.abstract, program.specs, mesh)
             _log.info("%s: going on from step %s", config.out, f"{first:,}")

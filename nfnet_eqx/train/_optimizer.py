@@ -69,17 +69,18 @@ class OptimizerConfig:
         check_fields(self, _OPTIMIZER_BOUNDS, _faults_together)
 
 
-def make_optimizer(
-    config: OptimizerConfig, *, batch_size: int, total_steps: int
-) -> tuple[optax.GradientTransformation, optax.Schedule]:
-    """The optimizer of a run, and its learning rate by step."""
+def make_schedule(config: OptimizerConfig, *, batch_size: int, total_steps: int) -> optax.Schedule:
+    """The learning rate of a run by step."""
     peak = config.learning_rate * (batch_size / 256 if config.kind == "sgd" else 1)
     warmup_steps = min(round(config.warmup * total_steps), total_steps - 1)
     if config.schedule == "cosine":
-        schedule = warmup_cosine(peak, warmup_steps, total_steps)
-    else:
-        cooldown_steps = max(round(config.cooldown * total_steps), 1) if config.cooldown else 0
-        schedule = warmup_rsqrt(peak, warmup_steps, total_steps, min(cooldown_steps, total_steps - warmup_steps))
+        return warmup_cosine(peak, warmup_steps, total_steps)
+    cooldown_steps = max(round(config.cooldown * total_steps), 1) if config.cooldown else 0
+    return warmup_rsqrt(peak, warmup_steps, total_steps, min(cooldown_steps, total_steps - warmup_steps))
+
+
+def make_optimizer(config: OptimizerConfig, schedule: optax.Schedule) -> optax.GradientTransformation:
+    """The optimizer of a run, at the learning rates of `schedule`."""
     settings = {
         "momentum": config.momentum,
         "weight_decay": config.weight_decay,
@@ -90,9 +91,9 @@ def make_optimizer(
         "layer_decay": config.layer_decay,
     }
     if config.kind == "sgd":
-        return nfnet_sgd(schedule, **settings), schedule
+        return nfnet_sgd(schedule, **settings)
     rule = {"adamw": adamw, "adafactor": adafactor}[config.kind]
-    return rule(schedule, beta2=config.beta2, **settings), schedule
+    return rule(schedule, beta2=config.beta2, **settings)
 
 
 def trained_mask(params: PyTree, frozen: tuple[str, ...]) -> PyTree[bool]:

@@ -38,12 +38,11 @@ from nfnet_eqx.train._mesh import (
     reduce_mean,
     shardings,
 )
-from nfnet_eqx.train._optimizer import make_optimizer, trained_mask
+from nfnet_eqx.train._optimizer import make_optimizer, make_schedule, trained_mask
 
 Images = UInt8[Array, "b s s 3"]
 Labels = Int[Array, " b"]
 Metrics = dict[str, Float[Array, ""]]
-Step = jax.stages.Wrapped  # (state, images, labels) -> (state, metrics)
 
 
 class TrainState(eqx.Module):
@@ -60,6 +59,31 @@ class TrainState(eqx.Module):
     params: PyTree
     ema: PyTree
     opt_state: PyTree
+
+
+class Step:
+    """One step of a run: `step(state, images, labels)` gives the next state and metrics, and donates the state.
+
+    What runs of one network differ in, the learning rate and the seed, is an argument of the compiled function: so a
+    sweep over learning rates and lengths compiles it once (with JAX's persistent cache; see `make_step`).
+
+    Args:
+        function: `(state, images, labels, rate, seed)`, a `jax.stages.Wrapped` or `jax.stages.Compiled`.
+        schedule: the learning rate by step.
+        seed: of the run, on every device.
+    """
+
+    def __init__(self, function: Any, schedule: Callable[..., Any], seed: UInt32[Array, ""]):
+        self.function, self._schedule, self._seed = function, schedule, seed
+
+    def __call__(self, state: TrainState, images: Images, labels: Labels) -> tuple[TrainState, Metrics]:
+        return self.function(state, images, labels, self._schedule(state.step), self._seed)
+
+    def compiled(self, state: TrainState, batch: PyTree, mesh: Mesh) -> "Step":
+        """The step, compiled for the shapes of its arguments; `function` is then a `jax.stages.Compiled`."""
+        numbers = jax.ShapeDtypeStruct((), jnp.float32), jax.ShapeDtypeStruct((), jnp.uint32)
+        numbers = laid_out(numbers, (REPLICATED, REPLICATED), mesh)
+        return Step(self.function.lower(state, *batch, *numbers).compile(), self._schedule, self._seed)
 
 
 class Program(NamedTuple):
@@ -90,7 +114,8 @@ def make_program(
     Raises:
         InputError: `config.optimizer.frozen` names no parameter, or all.
     """
-    optimizer, schedule = make_optimizer(config.optimizer, batch_size=config.batch_size, total_steps=total_steps)
+    schedule = make_schedule(config.optimizer, batch_size=config.batch_size, total_steps=total_steps)
+    optimizer = make_optimizer(config.optimizer, schedule)
     params, static = eqx.partition(skeleton(network), is_parameter)
     mask = trained_mask(params, config.optimizer.frozen)
     average = config.optimizer.ema_decay is not None
@@ -113,16 +138,18 @@ def make_program(
             arrays = put(eqx.filter(model, is_parameter), specs.params, mesh)
         return jax.jit(first, out_shardings=shardings(specs, mesh))(arrays)
 
-    step = make_step(static, optimizer, mask, config, preprocess, mesh, specs)
-    return Program(static, schedule, abstract, specs, start, step)
+    step = make_step(static, mask, config, preprocess, mesh, specs)
+    rate = jax.jit(schedule, out_shardings=shardings(REPLICATED, mesh))
+    seed = put(np.asarray(config.seed, np.uint32), REPLICATED, mesh)
+    return Program(static, schedule, abstract, specs, start, Step(step, rate, seed))
 
 
-def compile_step(program: Program, config: TrainConfig, mesh: Mesh) -> jax.stages.Compiled:
+def compile_step(program: Program, config: TrainConfig, mesh: Mesh) -> Step:
     """The step, compiled before there is a state or a batch."""
     state = laid_out(program.abstract, program.specs, mesh)
     images = jax.ShapeDtypeStruct((config.batch_size, config.image_size, config.image_size, 3), jnp.uint8)
     labels = jax.ShapeDtypeStruct((config.batch_size,), jnp.int32)
-    return program.step.lower(state, *laid_out((images, labels), (BATCH, BATCH), mesh)).compile()
+    return program.step.compiled(state, laid_out((images, labels), (BATCH, BATCH), mesh), mesh)
 
 
 def first_state(
@@ -140,18 +167,18 @@ def first_state(
 
 def make_step(
     static: Network,
-    optimizer: optax.GradientTransformation,
     mask: PyTree,
     config: TrainConfig,
     preprocess: Preprocess,
     mesh: Mesh,
     specs: TrainState,
-) -> Step:
+) -> jax.stages.Wrapped:
     """The compiled step of a run: state and global batch to the next state, `loss`, `top1`, `grad_norm`, `param_norm`.
 
-    The state is donated. Under SAM the gradient is taken at `params + rho * g / |g|`, with `g` the gradient of (a part
-    of) the same batch over *all* devices; the paper's is that of each device alone, which would make a run depend on
-    their number.
+    It takes `(state, images, labels, rate, seed)`, and donates the state. Learning rate and seed are no constants of
+    it, nor is the run's length: what is compiled is the same for all of them. Under SAM the gradient is taken at
+    `params + rho * g / |g|`, with `g` the gradient of (a part of) the same batch over *all* devices; the paper's is
+    that of each device alone, which would make a run depend on their number.
 
     References:
         2102.06171, sections 4.1 and 6.1, appendices A.1 and A.4.
@@ -169,7 +196,7 @@ def make_step(
         return jax.shard_map(
             local,
             mesh=mesh,
-            in_specs=(trained_specs, frozen_specs, BATCH, BATCH, REPLICATED),
+            in_specs=(trained_specs, frozen_specs, BATCH, BATCH, REPLICATED, REPLICATED),
             out_specs=(trained_specs, REPLICATED),
         )
 
@@ -178,14 +205,17 @@ def make_step(
     ascent_gradient = sharded_gradient(round(1 / config.optimizer.sam_fraction)) if sam else gradient
     ascent = sam_ascent(config.optimizer.sam_rho)
 
-    def step(state: TrainState, images: Images, labels: Labels) -> tuple[TrainState, Metrics]:
+    def step(
+        state: TrainState, images: Images, labels: Labels, rate: Float[Array, ""], seed: UInt32[Array, ""]
+    ) -> tuple[TrainState, Metrics]:
+        optimizer = make_optimizer(config.optimizer, lambda _: rate)
         trained, frozen = eqx.partition(state.params, mask)
         at = trained
         if sam:
-            grads, _ = ascent_gradient(trained, frozen, images, labels, state.step)
+            grads, _ = ascent_gradient(trained, frozen, images, labels, state.step, seed)
             perturbation, _ = ascent.update(grads, ascent.init(trained))
             at = optax.apply_updates(trained, perturbation)
-        grads, metrics = gradient(at, frozen, images, labels, state.step)
+        grads, metrics = gradient(at, frozen, images, labels, state.step, seed)
         updates, opt_state = optimizer.update(grads, state.opt_state, trained)
         params = eqx.combine(optax.apply_updates(trained, updates), frozen)
         decay = config.optimizer.ema_decay
@@ -202,6 +232,7 @@ def _gradient(
     images: Images,
     labels: Labels,
     step: Int[Array, ""],
+    seed: UInt32[Array, ""],
     *,
     static: Network,
     config: TrainConfig,
@@ -213,7 +244,7 @@ def _gradient(
 ) -> tuple[PyTree, Metrics]:
     """Inside `shard_map`: this device's pictures in `config.micro_batches` parts, then the mean over the devices."""
     first = jax.lax.axis_index(AXIS) * len(images)
-    step_key = jr.fold_in(jr.key(config.seed), step)
+    step_key = jr.fold_in(jr.key(seed), step)
     keys = jax.vmap(functools.partial(jr.fold_in, step_key))(first + jnp.arange(len(images)))
     batch = _every_pair((images, labels, keys), every)
     count = config.micro_batches

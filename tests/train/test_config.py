@@ -9,7 +9,7 @@ import pytest
 from nfnet_eqx._errors import InputError
 from nfnet_eqx.data import Augment
 from nfnet_eqx.train import OptimizerConfig, TrainConfig
-from nfnet_eqx.train._optimizer import make_optimizer
+from nfnet_eqx.train._optimizer import make_schedule
 from nfnet_eqx.train.recipes import RECIPES, cifar10, finetune, imagenet, smoke, vit, web
 from nfnet_eqx.zoo import from_pretrained
 
@@ -73,7 +73,7 @@ def test_imagenet_is_the_papers_recipe_by_variant(model, sizes, drop_rate, magni
 def test_imagenets_learning_rate_peaks_at_1_6_after_five_epochs():
     config = imagenet(DATA, OUT)
     steps_per_epoch = 1_281_167 / 4096
-    _, schedule = make_optimizer(config.optimizer, batch_size=4096, total_steps=round(360 * steps_per_epoch))
+    schedule = make_schedule(config.optimizer, batch_size=4096, total_steps=round(360 * steps_per_epoch))
     peak = round(5 * steps_per_epoch)
     assert float(schedule(peak)) == pytest.approx(1.6)
     assert float(schedule(peak // 2)) == pytest.approx(0.8, rel=1e-3)
@@ -103,7 +103,7 @@ def test_vit_is_the_papers_optimizer_and_loss_at_the_models_own_sizes():
     )  # fmt: skip
     assert config.optimizer == expected
     steps = round(90 * 1_281_167 / 1024)
-    _, schedule = make_optimizer(config.optimizer, batch_size=1024, total_steps=steps)
+    schedule = make_schedule(config.optimizer, batch_size=1024, total_steps=steps)
     assert float(schedule(round(0.1 * steps))) == pytest.approx(8e-4) and float(schedule(steps)) == 0
 
 

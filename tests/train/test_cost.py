@@ -76,7 +76,7 @@ def xla_flops(network: NetworkConfig, *, image_size: int, batch_size: int, **opt
     )
     mesh = jax.make_mesh((1,), (AXIS,), axis_types=(jax.sharding.AxisType.Auto,), devices=jax.devices()[:1])
     program = make_program(config, network, Preprocess(input_size=(image_size, image_size)), mesh, total_steps=10)
-    analysis = compile_step(program, config, mesh).cost_analysis()
+    analysis = compile_step(program, config, mesh).function.cost_analysis()
     return analysis["flops"], step_flops(config, network)
 
 
