@@ -310,7 +310,7 @@ def test_weights_without_a_config_are_refused(folder: Path) -> None:
         ("[1]", "a JSON object is needed"),
         ("[" * 200_000, "not valid JSON"),
         ("{" + " " * 9_000_000 + "}", "more than 8388608 bytes of JSON"),
-        ("{}", "None is none of timm's NFNet architectures"),
+        ("{}", "None is none of timm's NFNet or ViT architectures"),
         ('{"architecture": "vit_base"}', "'vit_base' is none of timm's"),
         ('{"architecture": "nfnet_f0", "model_args": {"channels": [1000000, 1, 1, 1]}}', "widths must lie between"),
         ('{"architecture": "nfnet_f0", "model_args": {"img_size": 9}}', "'img_size' .=9. is not supported"),

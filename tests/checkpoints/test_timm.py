@@ -11,12 +11,14 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 
 from nfnet_eqx._errors import InputError
-from nfnet_eqx.checkpoints._timm import TIMM_ARCHITECTURES, config_from_timm, config_to_timm, pretrained_cfg_from_timm
+from nfnet_eqx.checkpoints._timm import config_from_timm, config_to_timm, pretrained_cfg_from_timm
+from nfnet_eqx.checkpoints._timm_nfnet import READER
 from nfnet_eqx.models import named_parameters, skeleton
 from nfnet_eqx.models._config import NFNetConfig
 from nfnet_eqx.models._families import get_config
 from nfnet_eqx.models._plan import plan_blocks
 
+ARCHITECTURES = READER.architectures
 PUBLISHED = {
     "architecture": "dm_nfnet_f0",
     "num_classes": 1000,
@@ -53,10 +55,10 @@ def timm_numerics(architecture: str) -> NFNetConfig:
 
 
 def test_timm_has_36_architectures_of_this_family() -> None:
-    assert len(TIMM_ARCHITECTURES) == 36
+    assert len(ARCHITECTURES) == 36
 
 
-@pytest.mark.parametrize("architecture", TIMM_ARCHITECTURES)
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_an_architecture_by_name_is_the_one_of_the_table(architecture: str) -> None:
     assert config_from_timm({"architecture": architecture}) == (architecture, timm_numerics(architecture))
 
@@ -154,7 +156,7 @@ def test_what_timm_honours_is_honoured(architecture: str, model_args: dict[str, 
 
 
 REFUSED = [
-    ({"architecture": "resnet50"}, "'resnet50' is none of timm's NFNet architectures; did you mean nf_resnet50"),
+    ({"architecture": "resnet50"}, "'resnet50' is none of timm's NFNet or ViT architectures; did you mean nf_resnet50"),
     ({"architecture": "dm_nfnet_f0_plus"}, "'dm_nfnet_f0_plus' is none of timm's"),
     ({"architecture": ["nfnet_f0"]}, "is none of timm's"),
     ({}, "None is none of timm's"),
@@ -162,7 +164,7 @@ REFUSED = [
     ({"model_args": [1]}, "model_args must be an object"),
     ({"global_pool": "max"}, "global_pool must be 'avg', the only pooling supported, got 'max'"),
     ({"num_classes": -1, "label_names": ["a", "b"], "pretrained_cfg": {}}, "num_classes must be 0 or more .* got -1"),
-    ({"pretrained_cfg": {"custom_load": True}}, "custom_load .=True. in pretrained_cfg is not supported"),
+    ({"pretrained_cfg": {"custom_load": "hf"}}, "custom_load .='hf'. in pretrained_cfg is not supported"),
     ({"pretrained_cfg": {"label_offset": 1}}, "label_offset .=1. in pretrained_cfg is not supported"),
     ({"pretrained_cfg": {"input_size": "big"}}, "in_chans must be an integer, got 'big'"),
     ({"pretrained_cfg": {"num_classes": "many"}}, "num_classes must be an integer"),
@@ -216,7 +218,7 @@ json_values = st.recursive(
     lambda children: st.lists(children, max_size=4) | st.dictionaries(st.text(max_size=5), children, max_size=3),
     max_leaves=5,
 )
-settings = st.sampled_from(sorted(TIMM_ARCHITECTURES["nfnet_f0"])) | st.sampled_from(
+settings = st.sampled_from(sorted(ARCHITECTURES["nfnet_f0"])) | st.sampled_from(
     ["in_chans", "num_classes", "global_pool", "output_stride", "drop_rate", "drop_path_rate", "img_size"]
 )
 
@@ -231,7 +233,7 @@ def test_any_model_args_are_a_network_or_an_input_error(model_args: dict[str, An
 # --- writing ---
 
 
-@pytest.mark.parametrize("architecture", TIMM_ARCHITECTURES)
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_a_published_architecture_needs_no_settings(architecture: str) -> None:
     assert config_to_timm(architecture, timm_numerics(architecture)) == (architecture, {})
 
@@ -315,7 +317,7 @@ timm_settings = st.fixed_dictionaries(
 )
 
 
-@given(st.sampled_from(sorted(TIMM_ARCHITECTURES)), timm_settings)
+@given(st.sampled_from(sorted(ARCHITECTURES)), timm_settings)
 @hypothesis_settings(max_examples=40)
 def test_what_is_said_to_timm_comes_back_as_the_same_network(architecture: str, model_args: dict[str, Any]) -> None:
     config = read(architecture, **model_args)

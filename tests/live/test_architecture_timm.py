@@ -4,8 +4,10 @@ from typing import Any
 
 import pytest
 
-from nfnet_eqx import list_models, named_parameters
-from nfnet_eqx.checkpoints._timm import TIMM_ARCHITECTURES, config_from_timm
+from nfnet_eqx import named_parameters
+from nfnet_eqx.checkpoints._timm import config_from_timm
+from nfnet_eqx.checkpoints._timm_nfnet import READER
+from nfnet_eqx.models import NFNETS
 from nfnet_eqx.models._families import get_variant, skeleton
 from nfnet_eqx.models._layers import WSConv2d
 from nfnet_eqx.models._nfnet import NFNet
@@ -16,8 +18,8 @@ NAMES = timm.list_models(module="nfnet")
 
 
 def test_the_names_are_timms_and_nine_that_only_deepmind_has() -> None:
-    assert sorted(NAMES) == sorted(TIMM_ARCHITECTURES)
-    own = [name for name in list_models() if name not in NAMES]
+    assert sorted(NAMES) == sorted(READER.architectures)
+    own = [name for name in NFNETS if name not in NAMES]
     assert own == ["dm_nfnet_f7", *(f"dm_nfnet_f{size}_plus" for size in range(8))]
 
 

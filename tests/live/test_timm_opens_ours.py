@@ -9,7 +9,8 @@ import pytest
 
 from nfnet_eqx.checkpoints import Checkpoint, load_checkpoint, save_pretrained
 from nfnet_eqx.checkpoints._tensors import load_tensors
-from nfnet_eqx.checkpoints._timm import TIMM_ARCHITECTURES, config_from_timm
+from nfnet_eqx.checkpoints._timm import config_from_timm
+from nfnet_eqx.checkpoints._timm_nfnet import READER
 from nfnet_eqx.images._preprocess import Preprocess
 from tests.live.pair import arrays, picture, randomize, small, timm, timm_outputs
 
@@ -77,7 +78,7 @@ def assert_timm_opens_what_we_save(architecture: str, model_args: dict[str, Any]
     assert opened.pretrained_cfg["crop_mode"] == "squash"
 
 
-@pytest.mark.parametrize("architecture", TIMM_ARCHITECTURES)
+@pytest.mark.parametrize("architecture", READER.architectures)
 def test_timm_opens_each_of_its_architectures(architecture: str, tmp_path: Path) -> None:
     assert_timm_opens_what_we_save(architecture, small(architecture), tmp_path)
 

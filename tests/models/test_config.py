@@ -74,7 +74,7 @@ def test_a_config_survives_json(fields: dict[str, Any]):
 @pytest.mark.parametrize("name", list_models())
 def test_every_name_survives_json(name: str):
     config = get_config(name)
-    assert NFNetConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+    assert config_from_dict(json.loads(json.dumps(config.to_dict()))) == config
 
 
 def refusal(fields: dict[str, Any]) -> str:

@@ -20,12 +20,15 @@ OTHER_SIZES = {
     "nf_regnet_b5": (384, 456),
     "nf_resnet50": (256, 288),
     "test_nfnet": (160, 160),
+    "vit_so400m_patch14_siglip_378": (378, 378),
+    "vit_micro_patch4_32": (32, 32),
 }
 
 
-def test_there_are_36_names_of_timm_and_9_of_deepmind():
-    names = list_models()
+def test_there_are_36_names_of_timm_and_9_of_deepmind_and_11_vits():
+    names = [name for name in list_models() if not name.startswith("vit_")]
     assert len(names) == len(set(names)) == 45
+    assert list_models() == [*names, *list_models("vit_*")] and len(list_models("vit_*")) == 11
     only_ours = [name for name in names if name == "dm_nfnet_f7" or name.endswith("_plus")]
     assert only_ours == ["dm_nfnet_f7", *(f"dm_nfnet_f{size}_plus" for size in range(8))]
 
@@ -61,7 +64,8 @@ def test_plus_models_have_deepminds_stem():
         ("dm_nfnet_f9", "dm_nfnet_f7"),
         ("nfnet_f3+", "nfnet_f3"),
         ("Test_NFNet", "test_nfnet"),
-        ("vit_large", "nfnet_eqx.list_models()"),
+        ("vit_large", "vit_large_patch16_224"),
+        ("swin_large", "nfnet_eqx.list_models()"),
         ("", "nfnet_eqx.list_models()"),
     ],
 )
