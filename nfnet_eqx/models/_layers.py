@@ -145,7 +145,7 @@ class Pointwise(eqx.Module):
     def init(config: _config.NFNetConfig, in_features: int, out_features: int, *, key: InitKey) -> "Pointwise":
         """A layer that starts from a normal of variance 1 / in (DeepMind's is cut), without bias."""
         # Haiku's Linear: a normal cut at two standard deviations, not widened again.
-        sample = _cut_normal if config.numerics == "deepmind" else jr.normal
+        sample = cut_normal if config.numerics == "deepmind" else jr.normal
         return Pointwise(
             weight=draw(sample, key, (out_features, in_features, 1, 1)) * in_features**-0.5,
             bias=jnp.zeros(out_features, jnp.float32),
@@ -264,7 +264,8 @@ def split(key: InitKey, count: int) -> Sequence[InitKey]:
     return [key] * count if isinstance(key, ShapesOnly) else list(jr.split(key, count))
 
 
-def _cut_normal(key: PRNGKeyArray, shape: tuple[int, ...], dtype: Any) -> Array:
+def cut_normal(key: PRNGKeyArray, shape: tuple[int, ...], dtype: Any) -> Array:
+    """Standard normal numbers, those beyond two standard deviations drawn again."""
     return jr.truncated_normal(key, -2.0, 2.0, shape, dtype)
 
 

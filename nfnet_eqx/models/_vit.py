@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray, Shaped
 
 from nfnet_eqx._errors import InputError
-from nfnet_eqx.models._layers import InitKey, draw, missing_key, split
+from nfnet_eqx.models._layers import InitKey, cut_normal, draw, missing_key, split
 from nfnet_eqx.models._network import Network, Remat, Taps, check_image, replaced
 from nfnet_eqx.models._positions import resample_positions, sincos_positions
 from nfnet_eqx.models._vit_config import ViTConfig
@@ -41,7 +41,7 @@ class PatchEmbed(eqx.Module):
         shape = (config.width, config.in_channels, config.patch_size, config.patch_size)
         # The constant gives the cut distribution unit variance.
         std = (config.in_channels * config.patch_size**2) ** -0.5 / 0.87962566103423978
-        weight = draw(_cut_normal, key, shape) * std
+        weight = draw(cut_normal, key, shape) * std
         return PatchEmbed(proj=PatchProjection(weight=weight, bias=jnp.zeros(config.width, jnp.float32)))
 
 
@@ -155,11 +155,13 @@ class ViT(Network):
         positions = self._positions((config.grid_size, config.grid_size), self.pos_embed[0])
         return replaced(self, config=config, pos_embed=positions[None])
 
-    def _positions(self, grid: tuple[int, int], stored: Tokens) -> Tokens:
+    def _positions(
+        self, grid: tuple[int, int], stored: Float[Array, "stored width"]
+    ) -> Float[Array, "positions width"]:
         prefix = self.config.stored_positions - self.config.grid_size**2
         return resample_positions(stored, prefix, self.config.grid_size, grid)
 
-    def _with_positions(self, patches: Tokens, grid: tuple[int, int]) -> Tokens:
+    def _with_positions(self, patches: Float[Array, "patches width"], grid: tuple[int, int]) -> Tokens:
         """The patches with their positions, behind class token and registers."""
         width, dtype = self.config.width, patches.dtype
         if self.pos_embed is None:
@@ -196,10 +198,6 @@ class ViT(Network):
 
 def _classifier(config: ViTConfig) -> Linear | None:
     return Linear.zeros(config.width, config.num_classes) if config.num_classes else None
-
-
-def _cut_normal(key: PRNGKeyArray, shape: tuple[int, ...], dtype: jnp.dtype) -> Array:
-    return jr.truncated_normal(key, -2.0, 2.0, shape, dtype)
 
 
 def _child(key: PRNGKeyArray | None, index: int) -> PRNGKeyArray | None:

@@ -20,9 +20,9 @@ from nfnet_eqx.convert._deepmind import (
     read_deepmind,
     write_deepmind,
 )
-from nfnet_eqx.models import named_parameters, skeleton
+from nfnet_eqx.models import NFNETS, named_parameters, skeleton
 from nfnet_eqx.models._config import NFNetConfig
-from nfnet_eqx.models._families import get_config, list_models
+from nfnet_eqx.models._families import get_config
 
 DATA = Path(__file__).parents[1] / "data" / "deepmind"
 PROVENANCE = json.loads((DATA / "provenance.json").read_text())
@@ -180,7 +180,7 @@ def test_a_network_without_a_name_is_recognised(fields: dict):
 
 
 def test_every_name_of_the_family_is_its_own():
-    assert [_haiku_names.architecture_of(get_config(name)) for name in list_models()] == list_models()
+    assert [_haiku_names.architecture_of(get_config(name)) for name in NFNETS] == list(NFNETS)
 
 
 def test_t0_is_recognised():

@@ -13,7 +13,8 @@ import pytest
 from nfnet_eqx.models._config import NFNetConfig
 from nfnet_eqx.models._families import get_config, skeleton
 from nfnet_eqx.models._names import named_parameters, with_parameters
-from nfnet_eqx.models._nfnet import NFNet
+from nfnet_eqx.models._network import Network, NetworkConfig
+from nfnet_eqx.models._vit_config import ViTConfig
 
 
 def _shrunk(name: str, **changes) -> NFNetConfig:
@@ -37,6 +38,32 @@ TINY = {
 }
 
 
+_VIT = dataclasses.replace(
+    get_config("vit_micro_patch4_32"), image_size=16, width=32, depth=2, heads=4, mlp_width=48, num_classes=10
+)
+_TOKEN = dataclasses.replace(_VIT, pool="token", class_token=True, prefix_positions=True)
+TINY_VITS = {
+    "map": _VIT,
+    "token": _TOKEN,
+    "mean": dataclasses.replace(_VIT, pool="mean", registers=2),
+    "token, registers": dataclasses.replace(_TOKEN, registers=2, activation="quick_gelu", qkv_bias=False),
+    "token without a position": dataclasses.replace(_TOKEN, registers=1, prefix_positions=False),
+    "sincos2d": dataclasses.replace(_VIT, positions="sincos2d", class_token=True, activation="gelu_tanh"),
+}
+
+
+@pytest.fixture(params=TINY_VITS)
+def vit(request: pytest.FixtureRequest) -> ViTConfig:
+    """Runs the test once for each kind of vision transformer."""
+    return TINY_VITS[request.param]
+
+
+@pytest.fixture(scope="session")
+def vits() -> dict[str, ViTConfig]:
+    """A tiny config of each kind of vision transformer."""
+    return TINY_VITS
+
+
 @pytest.fixture(params=TINY)
 def family(request: pytest.FixtureRequest) -> str:
     """Runs the test once for each family."""
@@ -50,23 +77,26 @@ def tiny() -> dict[str, NFNetConfig]:
 
 
 @pytest.fixture(scope="session")
-def trained() -> Callable[..., NFNet]:
+def trained() -> Callable[..., Network]:
     """A function: config -> a network whose parameters are all away from their start.
 
-    A fresh network's skip gains (or last gains) are 0 and hide every residual branch; its biases are 0 as well.
+    A fresh NFNet's skip gains (or last gains) are 0 and hide every residual branch, a fresh ViT's classifier is 0; the
+    biases of both are 0 as well.
     """
 
-    def trained(config: NFNetConfig, seed: int = 0) -> NFNet:
+    def trained(config: NetworkConfig, seed: int = 0) -> Network:
         empty, random = skeleton(config), np.random.RandomState(seed)
 
         def value(name: str, shape: tuple[int, ...]) -> jax.Array:
             z = random.standard_normal(shape)
             if name.endswith("skipinit_gain"):
                 z = 0.5 + 0.1 * z
-            elif name.endswith("gain"):
+            elif name.endswith("gain") or (name.endswith("weight") and "norm" in name):
                 z = 1 + 0.1 * z
             elif name.endswith("bias"):
                 z = 0.1 * z
+            elif name.endswith(("_token", "pos_embed")):
+                z = 0.5 * z
             else:
                 z = z * math.prod(shape[1:]) ** -0.5
             return jnp.asarray(z, jnp.float32)

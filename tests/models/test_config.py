@@ -10,6 +10,7 @@ import hypothesis.strategies as st
 import pytest
 
 from nfnet_eqx import InputError, NFNetConfig, create_model, get_config, list_models
+from nfnet_eqx.models import config_from_dict
 from nfnet_eqx.models._activations import ActivationName
 from nfnet_eqx.models._config import MAX_STEM, make_divisible
 from nfnet_eqx.models._network import MAX_BLOCKS

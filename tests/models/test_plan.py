@@ -5,7 +5,8 @@ import math
 
 import pytest
 
-from nfnet_eqx import InputError, get_config, list_models
+from nfnet_eqx import InputError, get_config
+from nfnet_eqx.models import NFNETS
 from nfnet_eqx.models._plan import BlockPlan, plan_blocks
 
 
@@ -61,7 +62,7 @@ def test_strides_beyond_the_output_stride_become_dilations(output_stride: int, s
     assert all(s[0].shortcut_conv for s in stages)
 
 
-@pytest.mark.parametrize("name", list_models())
+@pytest.mark.parametrize("name", NFNETS)
 def test_every_name_divides_into_groups_and_has_stride_32(name: str):
     config = get_config(name)
     assert config.net_stride == 32
