@@ -158,11 +158,11 @@ _ARCHITECTURES = {name: _settings(variant.config) for name, variant in VITS.item
 def _model_args(architecture: str, config: ViTConfig) -> dict[str, Any]:
     """The settings in which `config` differs from one of timm's architectures."""
     wanted, base = _settings(config), _ARCHITECTURES[architecture]
-    different = {key: value for key, value in wanted.items() if value != base[key]}
-    # From a file timm starts with its class's size, by name alone with the architecture's.
-    if config.image_size != _DEFAULT_SIZE:
-        different["img_size"] = config.image_size
-    return different
+    # From a file timm starts with its class's size, by a name alone with what that was published with: SigLIP's trunks
+    # have no classifier.
+    from_file = base | {"img_size": _DEFAULT_SIZE}
+    by_name = base | ({"num_classes": 0} if "siglip" in architecture else {})
+    return {key: value for key, value in wanted.items() if value != from_file[key] or value != by_name[key]}
 
 
 def _differences(config: ViTConfig, other: ViTConfig) -> list[str]:

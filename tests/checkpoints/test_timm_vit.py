@@ -185,15 +185,16 @@ def test_any_model_args_are_a_network_or_an_input_error(model_args: dict[str, An
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_a_published_architecture_needs_no_settings_but_its_size(architecture: str) -> None:
+def test_a_published_architecture_needs_no_settings_but_what_timms_name_has_otherwise(architecture: str) -> None:
     config = get_config(architecture)
     args = {} if config.image_size == 224 else {"img_size": config.image_size}
-    assert config_to_timm(architecture, config) == (architecture, args)
+    classes = {"num_classes": 1000} if "siglip" in architecture else {}  # published without a classifier, too
+    assert config_to_timm(architecture, config) == (architecture, args | classes)
 
 
 def test_a_smaller_image_than_the_names_is_said() -> None:
     config = get_config("vit_so400m_patch14_siglip_378").at_image_size(224)
-    assert config_to_timm("vit_so400m_patch14_siglip_378", config)[1] == {"img_size": 224}
+    assert config_to_timm("vit_so400m_patch14_siglip_378", config)[1] == {"img_size": 224, "num_classes": 1000}
 
 
 def test_ours_is_said_by_the_nearest_of_timms() -> None:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from nfnet_eqx import NFNet
+from nfnet_eqx import Network
 from nfnet_eqx._errors import InputError
 from nfnet_eqx.checkpoints._tensors import load_tensors
 from nfnet_eqx.checkpoints._timm import config_from_timm
@@ -39,11 +39,16 @@ class Pair(NamedTuple):
     """timm's network and ours."""
 
     theirs: Any
-    ours: NFNet
+    ours: Network
 
 
 def small(name: str) -> dict[str, Any]:
     """Settings of timm for a small network of a name's kind, with its own depths up to a few blocks a stage."""
+    if name.startswith("vit_"):
+        # Four patches a side, whatever they measure, and each name's own ratio of MLP to width.
+        heads = 3 if "tiny" in name else 4
+        size = 4 * timm.create_model(name, device="meta").patch_embed.patch_size[0]
+        return {"embed_dim": 16 * heads, "depth": 3, "num_heads": heads, "img_size": size}
     cfg = timm.create_model(name, device="meta")
     family = next(kind for kind in SMALL if kind in name)
     settings = {"depths": [min(len(stage), most) for stage, most in zip(cfg.stages, DEPTHS, strict=True)]}
@@ -72,8 +77,12 @@ def randomize(model: Any, seed: int) -> None:
             noise = torch.randn(parameter.shape, generator=generator)
             if name.endswith("gain"):
                 parameter.copy_(1 + 0.2 * noise)
+            elif "norm" in name and name.endswith("weight"):
+                parameter.copy_(1 + 0.2 * noise)
             elif name.endswith("bias"):
                 parameter.copy_(0.1 * noise)
+            elif name.endswith(("_token", "pos_embed")):
+                parameter.copy_(0.5 * noise)
             else:
                 fan_in = max(parameter[0].numel(), 1)
                 parameter.copy_(noise * fan_in**-0.5)
@@ -101,10 +110,9 @@ def timm_outputs(model: Any, x: np.ndarray, *, double: bool = False) -> dict[str
     return {f"feature {i}": feature[0].numpy() for i, feature in enumerate(features)} | {"logits": logits[0].numpy()}
 
 
-def our_outputs(model: NFNet, x: np.ndarray) -> dict[str, np.ndarray]:
+def our_outputs(model: Network, x: np.ndarray) -> dict[str, np.ndarray]:
     """What we compute, operation by operation: no compilation of the whole, each operation's is kept for the next."""
-    features = model.features(x, inference=True)
-    logits = model.head(model.final_act(features[-1].transpose(1, 2, 0)), inference=True)
+    features, logits = model.features_and_logits(x, inference=True)
     arrays = {f"feature {i}": feature for i, feature in enumerate(features)} | {"logits": logits}
     return {name: np.asarray(array) for name, array in arrays.items()}
 

@@ -1,14 +1,16 @@
 """Gradients of a scalar loss with respect to every parameter, and to the picture, against torch's."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nfnet_eqx import NFNet, named_parameters
+from nfnet_eqx import Network, named_parameters
 from nfnet_eqx.models._names import with_parameters
 from tests.live.measured import note
-from tests.live.pair import Pair, arrays, pair, picture, torch
+from tests.live.pair import Pair, arrays, pair, picture, small, torch
 from tests.live.test_outputs_timm import TINY
 
 LABEL = 3
@@ -24,8 +26,15 @@ FAMILIES = [
     "nf_ecaresnet26",
 ]
 
+# Every head, with registers and without.
+VITS: dict[str, dict[str, Any]] = {
+    "vit_base_patch16_224": {"reg_tokens": 2},
+    "vit_small_patch16_224": {"global_pool": "avg", "class_token": False},
+    "vit_so400m_patch14_siglip_224": {},
+}
 
-def our_gradients(model: NFNet, x: np.ndarray) -> dict[str, np.ndarray]:
+
+def our_gradients(model: Network, x: np.ndarray) -> dict[str, np.ndarray]:
     def loss(parameters: dict[str, jax.Array], x: jax.Array) -> jax.Array:
         return -jax.nn.log_softmax(with_parameters(model, parameters)(x))[LABEL]
 
@@ -44,8 +53,16 @@ def their_gradients(networks: Pair, x: np.ndarray) -> dict[str, np.ndarray]:
 @pytest.mark.parametrize("name", FAMILIES)
 def test_gradients_of_a_loss_are_torchs(name: str) -> None:
     settings = TINY | ({"group_size": 0, "num_features": 0} if "resnet" in name else {"group_size": 8})
-    networks = pair(name, **settings)
-    x = picture(33)
+    assert_equal_gradients(pair(name, **settings), picture(33), name)
+
+
+@pytest.mark.parametrize("name", VITS)
+def test_gradients_of_a_vit_are_torchs(name: str) -> None:
+    settings = small(name) | VITS[name]
+    assert_equal_gradients(pair(name, **settings, num_classes=10), picture(settings["img_size"]), name)
+
+
+def assert_equal_gradients(networks: Pair, x: np.ndarray, name: str) -> None:
     ours, theirs = our_gradients(networks.ours, x), their_gradients(networks, x)
     assert ours.keys() == theirs.keys() == {*arrays(networks.theirs), "picture"}
     for parameter, expected in theirs.items():

@@ -54,7 +54,7 @@ SETTINGS: list[dict[str, Any]] = [
 ]
 
 
-def assert_timm_opens_what_we_save(architecture: str, model_args: dict[str, Any], folder: Path) -> None:
+def assert_timm_opens_what_we_save(architecture: str, model_args: dict[str, Any], folder: Path, side: int = 64) -> None:
     # From a file, as timm's own are read: null, among the arguments of create_model, would mean "not given".
     config_json = {"architecture": architecture, "pretrained_cfg": {}, "model_args": model_args}
     (folder / "config.json").write_text(json.dumps(config_json))
@@ -62,7 +62,7 @@ def assert_timm_opens_what_we_save(architecture: str, model_args: dict[str, Any]
     randomize(original, 0)
     _, config = config_from_timm(config_json)
     model = load_tensors(config, arrays(original), source=architecture)
-    preprocess = Preprocess(input_size=(64, 64), crop_pct=0.9, crop_mode="squash", mean=(0.1, 0.2, 0.3))
+    preprocess = Preprocess(input_size=(side, side), crop_pct=0.9, crop_mode="squash", mean=(0.1, 0.2, 0.3))
     save_pretrained(Checkpoint(model=model, preprocess=preprocess, architecture=architecture), folder)
 
     opened = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
@@ -70,11 +70,11 @@ def assert_timm_opens_what_we_save(architecture: str, model_args: dict[str, Any]
     assert before.keys() == after.keys()
     for name, array in before.items():
         assert array.tobytes() == after[name].tobytes() and array.shape == after[name].shape, name
-    x = picture(64, config.in_channels)
+    x = picture(side, config.in_channels)
     expected, found = timm_outputs(original, x), timm_outputs(opened, x)
     for name, array in expected.items():
         np.testing.assert_array_equal(found[name], array, err_msg=name)
-    assert tuple(opened.pretrained_cfg["input_size"]) == (config.in_channels, 64, 64)
+    assert tuple(opened.pretrained_cfg["input_size"]) == (config.in_channels, side, side)
     assert opened.pretrained_cfg["crop_mode"] == "squash"
 
 
