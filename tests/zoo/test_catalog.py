@@ -42,11 +42,11 @@ every_checkpoint = pytest.mark.parametrize("published", catalog(), ids=lambda pu
 every_other = pytest.mark.parametrize("published", [*TIMM, *DEEPMIND], ids=lambda published: published.name)
 
 
-def test_it_has_the_bundled_one_the_fourteen_of_timm_and_the_seven_files_of_deepmind():
-    assert (len(TIMM), len(DEEPMIND)) == (14, 7)
+def test_it_has_the_bundled_one_timms_fourteen_nfnets_and_four_vits_and_the_seven_files_of_deepmind():
+    assert (len(TIMM), len(DEEPMIND)) == (18, 7)
     names = [published.name for published in catalog()]
     assert names == [*bundled(), *(published.name for published in (*TIMM, *DEEPMIND))]
-    assert len(set(names)) == 22
+    assert len(set(names)) == 26
     assert catalog() is catalog()
 
 
