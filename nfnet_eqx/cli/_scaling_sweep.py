@@ -106,7 +106,7 @@ def _models(plan: SweepPlan) -> list[dict[str, Any]]:
                 "model": run.model.name,
                 "family": run.family,
                 "parameters": run.parameters,
-                "flops_per_image": run.flops_per_image,
+                "flops_per_image": run.flops_per_step / run.config.batch_size,
                 "runs": 0,
                 "flops": 0,
             },

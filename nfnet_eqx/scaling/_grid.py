@@ -8,7 +8,7 @@ from nfnet_eqx._errors import InputError
 from nfnet_eqx.data import Source, open_source
 from nfnet_eqx.models import count
 from nfnet_eqx.scaling._sweep_config import SweepConfig, SweepModel
-from nfnet_eqx.train import TrainConfig, count_classes, count_steps, find_start, make_mesh, resolve_sizes
+from nfnet_eqx.train import TrainConfig, count_classes, count_steps, find_start, make_mesh, resolve_sizes, step_flops
 
 # The images of training and of evaluation, by where they are.
 _Opened = dict[tuple[Path, Path | None], tuple[Source, Source]]
@@ -26,7 +26,7 @@ class PlannedRun:
         recipe: what they started from.
         dataset: what it is trained on, in words: the folder's name, and how many images.
         parameters: of the network.
-        flops_per_image: of its training.
+        flops_per_step: of its training.
         steps: of the whole run.
         steps_per_epoch: in a pass over the data, which need not be whole.
         images: seen in training, repeats counted.
@@ -40,7 +40,7 @@ class PlannedRun:
     recipe: str
     dataset: str
     parameters: int
-    flops_per_image: int
+    flops_per_step: int
     steps: int
     steps_per_epoch: float
     images: int
@@ -49,7 +49,7 @@ class PlannedRun:
     @property
     def flops(self) -> int:
         """Of the whole run."""
-        return self.images * self.flops_per_image
+        return self.steps * self.flops_per_step
 
     def unique_among(self, images: int) -> int:
         """Different images among the first so many of the run."""
@@ -112,7 +112,7 @@ def _runs_of(config: SweepConfig, model: SweepModel, opened: _Opened) -> list[Pl
                         recipe=model.recipe or config.recipe,
                         dataset=f"{train.data.name} ({size.images} images)",
                         parameters=size.parameters,
-                        flops_per_image=size.flops_per_image,
+                        flops_per_step=size.flops_per_step,
                         steps=steps,
                         steps_per_epoch=steps_per_epoch,
                         images=images,
@@ -129,7 +129,7 @@ class _Size(NamedTuple):
     images: int
     family: str
     parameters: int
-    flops_per_image: int
+    flops_per_step: int
 
 
 def _measure(config: TrainConfig, opened: _Opened) -> _Size:
@@ -140,9 +140,10 @@ def _measure(config: TrainConfig, opened: _Opened) -> _Size:
     source, held_out = opened[where]
     start, _ = find_start(config, count_classes(config, source, held_out), source.classes)
     sizes = resolve_sizes(config, start, len(source), make_mesh().size)
-    cost = count(start.config, sizes.image_size or 0)
+    assert sizes.image_size is not None, "it has been resolved"
+    parameters = count(start.config, sizes.image_size).parameters
     settings = {name: getattr(sizes, name) for name in ("batch_size", "image_size", "eval_size")}
-    return _Size(settings, len(source), start.config.FAMILY, cost.parameters, 6 * cost.macs)
+    return _Size(settings, len(source), start.config.FAMILY, parameters, step_flops(sizes, start.config))
 
 
 def _saving(config: TrainConfig, steps: int) -> TrainConfig:

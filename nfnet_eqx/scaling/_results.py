@@ -15,8 +15,9 @@ who made them: whoever writes it, the bytes are the same.
 import contextlib
 import dataclasses
 import json
+import math
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -184,23 +185,22 @@ def rows_of(run: PlannedRun, folder: Path, evaluation: Evaluation) -> tuple[Poin
         folder: of its training.
         evaluation: of the last state, in float32.
     """
-    records, seconds = _timed(folder, run)
+    records = read_metrics(folder)
     between = [
-        _point(run, step=r["step"], epochs=r["epoch"], seconds=s, loss=r["loss"], top1=r["top1"], final=False)
-        for r, s in zip(records, seconds, strict=True)
-        if r["split"] == "eval" and r["step"] < run.steps
+        _point(run, step=r["step"], epochs=r["epoch"], seconds=r.get("seconds"), loss=r["loss"], top1=r["top1"])
+        for r in records
+        if r["split"] == "eval" and r["step"] < run.steps and math.isfinite(r["loss"])
     ]
-    seconds = seconds[-1] if seconds else None
-    last = _point(run, step=run.steps, seconds=seconds, loss=evaluation.loss, top1=evaluation.top1)
-    return (*between, last)
+    last = _point(run, step=run.steps, seconds=_seconds(records), loss=evaluation.loss, top1=evaluation.top1)
+    return (*(dataclasses.replace(row, final=False) for row in between), last)
 
 
 def row_without_loss(run: PlannedRun, folder: Path, status: Status, step: int) -> Point:
     """The one row of a run that diverged, or failed, after so many steps."""
-    seconds: list[float] = []
+    records = []
     with contextlib.suppress(InputError):  # it may have failed before its first line
-        seconds = _timed(folder, run)[1]
-    return _point(run, step=step, seconds=seconds[-1] if seconds else None, status=status)
+        records = read_metrics(folder)
+    return _point(run, step=step, seconds=_seconds(records), status=status)
 
 
 def _point(run: PlannedRun, *, step: int, **values: Any) -> Point:
@@ -214,23 +214,16 @@ def _point(run: PlannedRun, *, step: int, **values: Any) -> Point:
         parameters=run.parameters,
         images=images,
         unique_images=run.unique_among(images),
-        flops=images * run.flops_per_image,
+        flops=step * run.flops_per_step,
         learning_rate=run.config.optimizer.learning_rate,
         seed=run.config.seed,
         **values,
     )
 
 
-def _timed(folder: Path, run: PlannedRun) -> tuple[list[dict[str, Any]], list[float]]:
-    """The lines of a run's metrics, and the seconds of training up to each, by the speed that the lines tell."""
-    records, seconds, step, total = read_metrics(folder), [], 0, 0.0
-    for record in records:
-        rate = record.get("images_per_second")
-        if record["split"] == "train":
-            total += (record["step"] - step) * run.config.batch_size / rate if rate else 0.0
-            step = record["step"]
-        seconds.append(total)
-    return records, seconds
+def _seconds(records: Sequence[Mapping[str, Any]]) -> float | None:
+    """Of training, up to the last line that knows."""
+    return next((record["seconds"] for record in reversed(records) if "seconds" in record), None)
 
 
 def _place(ended: Ended) -> tuple[Any, ...]:

@@ -43,7 +43,7 @@ def ends_well(config: TrainConfig, **_: object) -> Result:
     config.out.mkdir(parents=True)
     (config.out / "checkpoints" / "4").mkdir(parents=True)
     (config.out / "run.json").write_text("{}")
-    line = {"step": 4, "split": "train", "loss": 1.0, "images_per_second": 32.0}
+    line = {"step": 4, "split": "train", "loss": 1.0, "seconds": 2.0}
     (config.out / "metrics.jsonl").write_text(json.dumps(line) + "\n")
     return Result(step=4, total_steps=4, evaluation=evaluation(), checkpoint=None)
 
@@ -88,7 +88,7 @@ def test_a_plan_has_every_run_with_its_cost(config: SweepConfig):
     assert (first.steps, first.images, first.unique_images, first.steps_per_epoch) == (4, 64, 64, 4)
     assert (last.steps, last.images, last.unique_images) == (8, 128, 64)
     assert first.dataset == "images (64 images)" and first.family == "NFNet" and first.recipe == "smoke"
-    assert last.parameters > first.parameters and last.flops == 128 * last.flops_per_image
+    assert last.parameters > first.parameters and last.flops == 8 * last.flops_per_step
     assert plan.flops == sum(run.flops for run in plan.runs)
     assert last.unique_among(32) == 32
 
