@@ -42,7 +42,8 @@ def sweep(
         name = "f0"                    # in the results
         model = "dm_nfnet_f0"          # or a table [models.network] of an architecture's fields
         family = "NFNet"               # what `nfnet-eqx scaling compare` tells apart; by default the network's own
-        learning_rates = [0.1, 0.2]    # this and `recipe` and [models.train]: for this model alone
+        learning_rates = [0.1, 0.2]    # this and `recipe` and [models.train]: for this model alone; or by epochs:
+                                       # { "0.25" = [0.4, 0.8], "1" = [0.2, 0.4], "4" = [0.1, 0.2] }
 
     Examples:
         nfnet-eqx scaling sweep study.toml --plan

@@ -96,7 +96,7 @@ def run_id(model: str, epochs: float, learning_rate: float, seed: int) -> str:
 def _runs_of(config: SweepConfig, model: SweepModel, opened: _Opened) -> list[PlannedRun]:
     runs, size = [], None
     for epochs in config.epochs:
-        for learning_rate in config.rates(model):
+        for learning_rate in config.rates(model, epochs):
             for seed in config.seeds:
                 train = config.train_config(model, Path(), epochs=epochs, learning_rate=learning_rate, seed=seed)
                 size = size or _measure(train, opened)

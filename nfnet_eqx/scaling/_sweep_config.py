@@ -31,6 +31,10 @@ _OWN = {
 }
 
 
+# For every budget, or by budgets; TOML's keys are text.
+Rates = tuple[float, ...] | dict
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SweepModel:
     """One network of a sweep.
@@ -40,7 +44,8 @@ class SweepModel:
         model: what it starts from, as in `TrainConfig.model`: random parameters of an architecture, by its name or its
             configuration; or a checkpoint.
         family: what `compare` tells apart; empty: the network's own, "NFNet" say.
-        learning_rates: those that it is trained at; none: the sweep's.
+        learning_rates: those that it is trained at, for all budgets or as a table of budgets ("0.25" = [0.8, 1.6], as
+            the best one falls with the epochs); none: the sweep's.
         recipe: what its runs start from; empty: the sweep's.
         train: changes of the recipe for this network alone, on top of the sweep's: any field of `TrainConfig`.
 
@@ -51,7 +56,7 @@ class SweepModel:
     name: str
     model: str | NetworkConfig
     family: str = ""
-    learning_rates: tuple[float, ...] = ()
+    learning_rates: Rates = ()
     recipe: str = ""
     train: dict = dataclasses.field(default_factory=dict)
 
@@ -67,7 +72,7 @@ class SweepConfig:
         data: what all are trained and evaluated on, as in `TrainConfig.data`.
         models: the networks.
         epochs: the budgets, in passes over the data, whole or not.
-        learning_rates: those of every model that names none itself. The paper's are powers of two apart.
+        learning_rates: those of every model that names none itself, likewise. The paper's are powers of two apart.
         seeds: every run is made once with each.
         recipe: the recipe that the runs start from.
         train: changes of it: any field of `TrainConfig`, nested ones as tables; "none" is None.
@@ -80,7 +85,7 @@ class SweepConfig:
     data: Path
     models: tuple[SweepModel, ...]
     epochs: tuple[float, ...]
-    learning_rates: tuple[float, ...] = ()
+    learning_rates: Rates = ()
     seeds: tuple[int, ...] = (0,)
     recipe: str = ""
     train: dict = dataclasses.field(default_factory=dict)
@@ -89,9 +94,10 @@ class SweepConfig:
     def __post_init__(self) -> None:
         check_fields(self, _bounds(vars(self)), _sweep_faults)
 
-    def rates(self, model: SweepModel) -> tuple[float, ...]:
-        """The learning rates of one of the models."""
-        return model.learning_rates or self.learning_rates
+    def rates(self, model: SweepModel, epochs: float) -> tuple[float, ...]:
+        """The learning rates of one of the models for one of the budgets."""
+        rates = model.learning_rates or self.learning_rates
+        return rates if isinstance(rates, tuple) else {float(key): tuple(value) for key, value in rates.items()}[epochs]
 
     def train_config(
         self, model: SweepModel, out: Path, *, epochs: float, learning_rate: float, seed: int
@@ -108,8 +114,7 @@ class SweepConfig:
             start["model"] = model.model
         config = dataclasses.replace(recipe(**start), model=model.model)
         faults: list[str] = []
-        for changes in (self.train, model.train):
-            config = _changed(config, changes, "train", faults)
+        config = _changed(config, _merged(self.train, model.train), "train", faults)
         if faults:
             raise InputError("; ".join(faults))
         length = {} if _says(self, model, "eval_every_epochs") else {"eval_every_epochs": epochs}
@@ -205,7 +210,8 @@ def _made(
 
 def _bounds(values: Mapping[str, Any]) -> dict[str, Bounds]:
     """Of the numbers in a sweep or a model; only the learning rates may be empty."""
-    rates = {"learning_rates": POSITIVE} if values.get("learning_rates") else {}
+    given = values.get("learning_rates")
+    rates = {"learning_rates": POSITIVE} if given and not isinstance(given, dict) else {}
     return {"epochs": POSITIVE, "seeds": NOT_NEGATIVE} | rates
 
 
@@ -218,11 +224,13 @@ def _network(fields: Any) -> NetworkConfig:
 def _sweep_faults(config: SweepConfig) -> list[str]:
     faults = [f"{name} names {value} twice" for name in ("epochs", "seeds") for value in _twice(getattr(config, name))]
     faults += [f"two models are called {name}" for name in _twice([model.name for model in config.models])]
-    faults += [f"learning_rates names {rate} twice" for rate in _twice(config.learning_rates)]
+    faults += _rates_faults(config.learning_rates, config.epochs)
     faults += _recipe_faults(config.recipe) if config.recipe else []
     for model in config.models:
         where = f"model {model.name}: "
-        if not config.rates(model):
+        if isinstance(model.learning_rates, dict):
+            faults += [where + fault for fault in _rates_faults(model.learning_rates, config.epochs)]
+        if not (model.learning_rates or config.learning_rates):
             faults.append(f"{where}learning_rates is missing, here and for the whole sweep")
         if not (model.recipe or config.recipe):
             faults.append(f"{where}recipe is missing, here and for the whole sweep: one of {', '.join(RECIPES)}")
@@ -238,10 +246,31 @@ def _sweep_faults(config: SweepConfig) -> list[str]:
 
 
 def _model_faults(model: SweepModel) -> list[str]:
-    faults = [f"learning_rates names {rate} twice" for rate in _twice(model.learning_rates)]
+    faults = _rates_faults(model.learning_rates, None)
     if not _NAME.fullmatch(model.name):
         faults.append(f"name (={model.name!r}) must be of letters, digits and . _ + -, as folders are named by it")
     return faults + (_recipe_faults(model.recipe) if model.recipe else [])
+
+
+def _rates_faults(rates: Rates, epochs: Sequence[float] | None) -> list[str]:
+    """What is wrong with learning rates for such budgets; a model does not know these."""
+    if isinstance(rates, tuple):
+        return [f"learning_rates names {rate} twice" for rate in _twice(rates)]
+    if epochs is None:
+        return []
+    faults, seen = [], []
+    for key, value in rates.items():
+        numbers = value if isinstance(value, list | tuple) else ()
+        if not numbers or not all(type(rate) in (int, float) and rate in POSITIVE for rate in numbers):
+            faults.append(f"learning_rates.{key!r} must be a sequence of positive numbers, got {value!r}")
+        elif twice := _twice(numbers):
+            faults.append(f"learning_rates.{key!r} names {twice[0]} twice")
+        try:
+            seen.append(float(key))
+        except ValueError:
+            faults.append(f"learning_rates.{key!r}: is no number of epochs")
+    faults += [f"learning_rates.{key:g}: epochs names no such budget" for key in seen if key not in epochs]
+    return faults + [f"learning_rates has nothing for {budget:g} epochs" for budget in epochs if budget not in seen]
 
 
 def _recipe_faults(name: str) -> list[str]:
@@ -283,6 +312,15 @@ def _changed(config: Any, changes: Mapping[str, Any], where: str, faults: list[s
     except InputError as error:
         faults.append(f"{where}: {str(error).removeprefix(f'{type(config).__name__}: ')}")
         return config
+
+
+def _merged(changes: Mapping[str, Any], further: Mapping[str, Any]) -> dict[str, Any]:
+    """Both changes in one, nested tables too; the further ones win."""
+    merged = dict(changes)
+    for name, value in further.items():
+        both = isinstance(value, Mapping) and isinstance(merged.get(name), Mapping)
+        merged[name] = _merged(merged[name], value) if both else value
+    return merged
 
 
 def _says(config: SweepConfig, model: SweepModel, name: str) -> bool:

@@ -52,7 +52,7 @@ def test_a_file_comes_to_a_sweep_whose_runs_are_the_recipe_s_with_the_changes(tm
     config = read(GOOD, tmp_path)
     f0, tiny = config.models
     assert (config.epochs, config.seeds, config.keep_checkpoints) == ((0.25, 1), (0,), False)
-    assert (config.rates(f0), config.rates(tiny)) == ((0.4, 0.8), (0.1,))
+    assert (config.rates(f0, 1), config.rates(tiny, 1)) == ((0.4, 0.8), (0.1,))
 
     run = config.train_config(f0, Path("out"), epochs=0.25, learning_rate=0.8, seed=3)
     recipe = cifar10()
@@ -114,7 +114,7 @@ def test_all_faults_of_a_file_are_told_at_once_and_misspelt_fields_with_the_near
     for part in [
         "models[1] (a/b): ", "'depts' (=[1]; did you mean 'depths'?)", "'widths' is missing",
         "famly: there is no such field; did you mean family?", "name (='a/b') must be of letters",
-        "models[2] (c): learning_rates must be a sequence of finite numbers, got 0.1",
+        "models[2] (c): learning_rates must be a sequence of finite numbers or a table, got 0.1",
         "there is no recipe 'smok'; did you mean smoke?",
         "dta: there is no such field; did you mean data?", "data is missing", "epochs names 0.25 twice",
         "learning_rates must be positive, got (0.4, -0.8)",
@@ -148,6 +148,31 @@ def test_a_fault_is_one_line_that_names_it(old: str, new: str, message: str, tmp
     with pytest.raises(InputError, match=message) as error:
         read(GOOD.replace(old, new), tmp_path)
     assert str(tmp_path / "study.toml") in str(error.value) and "\n" not in str(error.value)
+
+
+def test_learning_rates_may_differ_by_budget(tmp_path: Path):
+    by_budget = 'learning_rates = { "0.25" = [0.4, 0.8], "1.0" = [0.2] }'
+    config = read(GOOD.replace("learning_rates = [0.4, 0.8]", by_budget), tmp_path)
+    assert [config.rates(config.models[0], epochs) for epochs in config.epochs] == [(0.4, 0.8), (0.2,)]
+    assert [config.rates(config.models[1], epochs) for epochs in config.epochs] == [(0.1,), (0.1,)]
+    for old, new, message in [
+        ('"1.0"', '"2"', "learning_rates.2: epochs names no such budget; learning_rates has nothing for 1 epochs"),
+        ('"1.0"', '"one"', "learning_rates.'one': is no number of epochs"),
+        ("[0.2]", "[]", "learning_rates.'1.0' must be a sequence of positive numbers, got []"),
+        ("[0.4, 0.8]", "[0.4, 0.4]", "learning_rates.'0.25' names 0.4 twice"),
+    ]:
+        with pytest.raises(InputError) as error:
+            read(GOOD.replace("learning_rates = [0.4, 0.8]", by_budget.replace(old, new)), tmp_path)
+        assert message in str(error.value)
+
+
+def test_changes_for_all_and_for_one_model_are_made_together(tmp_path: Path):
+    # An average of squared gradients is nothing for SGD, which this model is not trained with.
+    text = GOOD.replace("optimizer.weight_decay = 1e-4", "optimizer.beta2 = 0.99").split("[[models]]")
+    text = text[0] + "[[models]]" + text[1] + '[models.train]\noptimizer.kind = "adamw"\n'
+    config = read(text, tmp_path)
+    run = config.train_config(config.models[0], Path("out"), epochs=1, learning_rate=1e-3, seed=0)
+    assert (run.optimizer.kind, run.optimizer.beta2, run.optimizer.learning_rate) == ("adamw", 0.99, 1e-3)
 
 
 def test_a_file_that_is_not_there_is_told(tmp_path: Path):
