@@ -104,6 +104,10 @@ class Folder:
         """Why a run diverged or failed; empty where it did not."""
         return _read_result(self.run(run) / "result.json").reason if self.ended(run) else ""
 
+    def workers(self) -> int:
+        """How many workers there are, by the runs that are claimed."""
+        return max(len(list((self.path / "runs").glob("*/run.lock"))), 1)
+
     def write_result(self, run: PlannedRun, ended: Ended) -> None:
         """Writes the result of a run, and removes what nobody needs behind it."""
         content = ended._asdict() | {"rows": [dataclasses.asdict(row) for row in ended.rows]}

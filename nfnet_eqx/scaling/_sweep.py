@@ -3,6 +3,7 @@
 import dataclasses
 import logging
 import math
+import statistics
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -11,6 +12,7 @@ import jax
 from tqdm import tqdm
 
 from nfnet_eqx._errors import InputError
+from nfnet_eqx.scaling._forecast import sweep_left
 from nfnet_eqx.scaling._grid import PlannedRun, SweepPlan, plan_sweep
 from nfnet_eqx.scaling._points import Point
 from nfnet_eqx.scaling._results import TRAIN_NAME, Ended, Folder, row_without_loss, rows_of
@@ -95,12 +97,12 @@ class _Worker:
     """One worker, with its progress: in FLOPs, as runs differ by orders of magnitude."""
 
     def __init__(self, plan: SweepPlan, folder: Folder, stop: Callable[[], bool], progress: bool):
-        self._folder, self._stop, self._total = folder, stop, plan.flops
+        self._plan, self._folder, self._stop = plan, folder, stop
         self._runs = sorted(plan.runs, key=lambda run: run.flops)
-        self._first, self._began = self._done(), time.monotonic()
+        self._besides: list[float] = []  # seconds of each run that were no training
         self._bar = tqdm(
             total=float(plan.flops),
-            initial=self._first,
+            initial=self._done(),
             unit="FLOP",
             unit_scale=True,
             dynamic_ncols=True,
@@ -132,11 +134,13 @@ class _Worker:
             return False
         path = self._folder.run(run)
         path.mkdir(parents=True, exist_ok=True)
+        began = time.monotonic()
         try:
             with locked(path):
                 if not self._folder.ended(run) and (ended := self._made(run)):
                     self._folder.write_result(run, ended)
                     self._folder.write_results()
+                    self._besides.append(max(time.monotonic() - began - (ended.rows[-1].seconds or 0), 0))
                     self._tell(run, ended)
         except Locked:  # by another worker; or within, for three minutes, by what a dead one on another machine had
             return False
@@ -178,15 +182,18 @@ class _Worker:
             self._bar.refresh()
 
     def _tell(self, run: PlannedRun, ended: Ended) -> None:
-        done, seconds = self._done(), time.monotonic() - self._began
-        number = len(self._runs) - len(self._left())
-        row = ended.rows[-1]
+        row, left = ended.rows[-1], sweep_left(self._plan, self._folder.path)
         what = ended.status if row.loss is None else f"loss {row.loss:.4f}, top-1 {row.top1:.2f} %"
-        left = seconds * (self._total - done) / max(done - self._first, 1.0)
+        seconds = (left.seconds or 0) + left.runs * statistics.median(self._besides)
         _log.info(
             "%d of %d runs, %.1f %% of the FLOPs, %s left; %s: %s",
-            number, len(self._runs), 100 * done / self._total, tqdm.format_interval(left), run.id, what,
-        )  # fmt: skip
+            len(self._runs) - left.runs,
+            len(self._runs),
+            100 * (1 - left.flops / self._plan.flops),
+            "?" if left.seconds is None else tqdm.format_interval(seconds / self._folder.workers()),
+            run.id,
+            what,
+        )
 
     def _done(self) -> float:
         """FLOPs of the runs that have ended, whoever made them."""
