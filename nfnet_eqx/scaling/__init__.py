@@ -1,27 +1,43 @@
 """Scaling laws: sweeps over models and budgets, fits with intervals, plots, a planner, two families compared."""
 
+from nfnet_eqx.scaling._envelope import envelope
+from nfnet_eqx.scaling._fit import Convergence, Fit, Form, HeldOut, Influence, Rows
 from nfnet_eqx.scaling._forecast import SweepLeft, sweep_left
+from nfnet_eqx.scaling._forms import fit_parametric, fit_power_law, fit_repeated
 from nfnet_eqx.scaling._grid import PlannedRun, SweepPlan, plan_sweep
 from nfnet_eqx.scaling._laws import Law, Parametric, PowerLaw, Repeated
 from nfnet_eqx.scaling._points import Point
+from nfnet_eqx.scaling._read import infer_images, read_points
 from nfnet_eqx.scaling._results import COMPILED_NAME
 from nfnet_eqx.scaling._sweep import SweepResult, sweep
 from nfnet_eqx.scaling._sweep_config import SweepConfig, SweepModel, read_sweep
 
 __all__ = [
     "COMPILED_NAME",
+    "Convergence",
+    "Fit",
+    "Form",
+    "HeldOut",
+    "Influence",
     "Law",
     "Parametric",
     "PlannedRun",
     "Point",
     "PowerLaw",
     "Repeated",
+    "Rows",
     "SweepConfig",
     "SweepLeft",
     "SweepModel",
     "SweepPlan",
     "SweepResult",
+    "envelope",
+    "fit_parametric",
+    "fit_power_law",
+    "fit_repeated",
+    "infer_images",
     "plan_sweep",
+    "read_points",
     "read_sweep",
     "sweep",
     "sweep_left",

@@ -53,6 +53,16 @@ class Parametric:
             + self.B * np.asarray(images, np.float64) ** -self.beta
         )
 
+    @property
+    def size_exponent(self) -> float:
+        """How the best number of parameters grows with compute: `N_opt ~ C^(beta / (alpha + beta))`."""
+        return self.beta / (self.alpha + self.beta)
+
+    @property
+    def data_exponent(self) -> float:
+        """How the best number of images grows with compute: `D_opt ~ C^(alpha / (alpha + beta))`."""
+        return self.alpha / (self.alpha + self.beta)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Repeated:
@@ -87,6 +97,16 @@ class Repeated:
             + self.B * np.asarray(images, np.float64) ** -self.beta
             + self.G * parameters**self.gamma * np.asarray(unique_images, np.float64) ** -self.delta
         )
+
+    @property
+    def size_exponent(self) -> float:
+        """How the best number of parameters grows with compute: `N_opt ~ C^(beta / (alpha + beta))`, of fresh data."""
+        return self.beta / (self.alpha + self.beta)
+
+    @property
+    def data_exponent(self) -> float:
+        """How the best number of images grows with compute: `D_opt ~ C^(alpha / (alpha + beta))`, of fresh data."""
+        return self.alpha / (self.alpha + self.beta)
 
 
 Law = PowerLaw | Parametric | Repeated
