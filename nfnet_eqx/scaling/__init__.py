@@ -8,6 +8,7 @@ from nfnet_eqx.scaling._grid import PlannedRun, SweepPlan, plan_sweep
 from nfnet_eqx.scaling._laws import Law, Parametric, PowerLaw, Repeated
 from nfnet_eqx.scaling._points import Point
 from nfnet_eqx.scaling._read import infer_images, read_points
+from nfnet_eqx.scaling._report import Data, fit_report, read_fit, report_json
 from nfnet_eqx.scaling._results import COMPILED_NAME
 from nfnet_eqx.scaling._sweep import SweepResult, sweep
 from nfnet_eqx.scaling._sweep_config import SweepConfig, SweepModel, read_sweep
@@ -15,6 +16,7 @@ from nfnet_eqx.scaling._sweep_config import SweepConfig, SweepModel, read_sweep
 __all__ = [
     "COMPILED_NAME",
     "Convergence",
+    "Data",
     "Fit",
     "Form",
     "HeldOut",
@@ -35,10 +37,13 @@ __all__ = [
     "fit_parametric",
     "fit_power_law",
     "fit_repeated",
+    "fit_report",
     "infer_images",
     "plan_sweep",
+    "read_fit",
     "read_points",
     "read_sweep",
+    "report_json",
     "sweep",
     "sweep_left",
 ]
