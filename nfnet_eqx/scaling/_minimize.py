@@ -87,9 +87,8 @@ def minimize(
         going = (size_of_slope > 1e-3 * TOLERANCE) & (damping < 1e12)
         if step == steps or not going.any():
             break
-        active, damping, slope, newton, upper, jacobian = (
-            x[going] for x in (active, damping, slope, newton, upper, jacobian)
-        )
+        active, damping = active[going], damping[going]
+        slope, newton, upper, jacobian = slope[going], newton[going], upper[going], jacobian[going]
         state = _State(state.theta[going], state.residual[going], state.shares[:, going], state.value[going])
         scale = np.einsum("bpp->bp", upper) + 1e-12
         matrix = newton + damping[:, None, None] * (upper + 1e-3 * scale[:, :, None] * np.eye(size))

@@ -63,7 +63,6 @@ def report_json(fit: Fit, data: Data) -> dict[str, Any]:
         "objective": "mean over the runs of Huber's loss of log L_measured - log L_law, divided by delta",
         "resampling": "runs, with replacement; learning rates and envelope chosen again in each sample; percentiles",
         "data": dataclasses.asdict(data),
-        "flops_rule": data.flop_rule,
         **fit.to_json(),
     }
 
