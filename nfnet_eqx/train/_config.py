@@ -30,8 +30,8 @@ class TrainConfig:
         class_order: how the data's classes are found among those of a classifier that is kept: by name; or as the data
             numbers them (`"index"`), or in the order that timm gives to class folders (`"natural"`).
         num_classes: classes of the classifier; `None`: those of the data.
-        image_size: side of a training image, in pixels; `None`: the checkpoint's own.
-        eval_size: side of an image in evaluation; `None`: the checkpoint's own.
+        image_size: side of a training image, in pixels; `None`: the model's own.
+        eval_size: side of an image in evaluation; `None`: the model's own.
         preprocess: how a picture is prepared in evaluation, sizes apart, and normalized always; `None`: as the
             checkpoint says, or for an architecture as its `numerics` was published.
         epochs: passes over the data, whole or not; in each, a picture comes `augment.repeats` times.

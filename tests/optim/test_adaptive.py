@@ -12,6 +12,7 @@ import optax
 import pytest
 
 import nfnet_eqx as nfx
+from nfnet_eqx.models import is_parameter, skeleton
 from nfnet_eqx.optim import adafactor, adamw, nfnet_sgd
 
 BOTH = pytest.mark.parametrize("optimizer", [adamw, adafactor])
@@ -82,16 +83,14 @@ def test_four_steps_are_those_of_a_port_in_float64(optimizer, port, beta2: float
             assert np.mean(strays) <= (0 if optimizer is adamw else 1e-3), f"{name}, step {t}"
 
 
-def names_and_shapes() -> dict[str, Any]:
-    """A ViT's kinds of parameters under timm's names, each 2 everywhere."""
-    shapes = {
-        "patch_embed": {"proj": {"weight": (4, 3, 2, 2), "bias": (4,)}},
-        "pos_embed": (1, 5, 4), "cls_token": (1, 1, 4), "reg_token": (1, 1, 4),
-        "blocks": [{"norm1": {"weight": (4,), "bias": (4,)}, "attn": {"qkv": {"weight": (12, 4), "bias": (12,)}}}],
-        "attn_pool": {"latent": (1, 1, 4), "q": {"weight": (4, 4), "bias": (4,)}},
-        "head": {"fc": {"weight": (3, 4), "bias": (3,)}},
-    }  # fmt: skip
-    return jax.tree.map(lambda shape: jnp.full(shape, 2.0), shapes, is_leaf=lambda leaf: isinstance(leaf, tuple))
+def vit_parameters() -> Any:
+    """Every kind of parameter that a ViT has, 2 everywhere."""
+    config = nfx.ViTConfig(
+        image_size=16, patch_size=8, width=8, depth=1, heads=2, mlp_width=8, num_classes=3, pool="map",
+        class_token=True, registers=1, prefix_positions=True,
+    )  # fmt: skip
+    params, _ = eqx.partition(skeleton(config), is_parameter)
+    return jax.tree.map(lambda leaf: jnp.full(leaf.shape, 2.0), params)
 
 
 def decay_of(transform: optax.GradientTransformation, params: Any) -> dict[str, float]:
@@ -99,19 +98,24 @@ def decay_of(transform: optax.GradientTransformation, params: Any) -> dict[str, 
     zero = jax.tree.map(jnp.zeros_like, params)
     updates = jax.jit(lambda params: transform.update(zero, transform.init(params), params)[0])(params)
     leaves = zip(jax.tree_util.tree_leaves_with_path(updates), jax.tree.leaves(params), strict=True)
-    parts = {jax.tree_util.keystr(path, simple=True, separator="."): float((u / p).mean()) for (path, u), p in leaves}
+    parts = {
+        jax.tree_util.keystr(path, simple=True, separator="."): float(np.asarray(u / p).mean(dtype=np.float64))
+        for (path, u), p in leaves
+    }
     return {name: -part for name, part in parts.items() if part}
 
 
 @ALL
 def test_weights_alone_are_decayed_and_the_classifiers_by_its_own_coefficient(optimizer):
-    body = ["patch_embed.proj.weight", "blocks.0.attn.qkv.weight", "attn_pool.q.weight"]
+    parts = ("patch_embed.proj", "attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2", "pool.q", "pool.kv", "pool.proj")
+    body = [n for n in nfx.named_parameters(vit_parameters()) if n.endswith(tuple(f"{part}.weight" for part in parts))]
+    assert len(body) == 10
     options = {"momentum": 0.0, "weight_decay": 0.03}
-    alike = decay_of(optimizer(0.5, **options, head_weight_decay=None), names_and_shapes())
-    assert alike == pytest.approx(dict.fromkeys([*body, "head.fc.weight"], 0.5 * 0.03))
-    apart = decay_of(optimizer(0.5, **options, head_weight_decay=3.0), names_and_shapes())
-    assert apart == pytest.approx(dict.fromkeys(body, 0.5 * 0.03) | {"head.fc.weight": 0.5 * 3.0})
-    none = decay_of(optimizer(0.5, **options, head_weight_decay=0.0), names_and_shapes())
+    alike = decay_of(optimizer(0.5, **options, head_weight_decay=None), vit_parameters())
+    assert alike == pytest.approx(dict.fromkeys([*body, "head.weight"], 0.5 * 0.03))
+    apart = decay_of(optimizer(0.5, **options, head_weight_decay=3.0), vit_parameters())
+    assert apart == pytest.approx(dict.fromkeys(body, 0.5 * 0.03) | {"head.weight": 0.5 * 3.0})
+    none = decay_of(optimizer(0.5, **options, head_weight_decay=0.0), vit_parameters())
     assert none == pytest.approx(dict.fromkeys(body, 0.5 * 0.03))
 
 
@@ -125,11 +129,11 @@ def test_an_nfnets_weights_are_decayed_and_its_gains_and_biases_are_not(optimize
 @BOTH
 def test_decay_follows_the_schedule_and_not_the_gradient(optimizer):
     transform = optimizer(lambda count: jnp.where(count < 1, 0.5, 0.25), weight_decay=0.1, head_weight_decay=None)
-    params = names_and_shapes()
+    params = vit_parameters()
     state, zero, update = transform.init(params), jax.tree.map(jnp.zeros_like, params), jax.jit(transform.update)
     for rate in (0.5, 0.25):
         updates, state = update(zero, state, params)
-        np.testing.assert_allclose(updates["head"]["fc"]["weight"], -2 * 0.1 * rate, rtol=1e-6)
+        np.testing.assert_allclose(updates.head.weight, -2 * 0.1 * rate, rtol=1e-6)
 
 
 @ALL
