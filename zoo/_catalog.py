@@ -117,7 +117,7 @@ class Published:
 
 @functools.cache
 def catalog() -> tuple[Published, ...]:
-    """Every published checkpoint: the one that ships with the package, timm's fourteen NFNets and four ViTs, DeepMind's seven files.
+    """Every published checkpoint: the one that ships, timm's fourteen NFNets and four ViTs, DeepMind's seven files.
 
     References:
         timm 1.0.31 and its results/results-imagenet.csv; google-deepmind/deepmind-research, nfnets/; 2102.06171,
