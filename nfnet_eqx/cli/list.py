@@ -101,8 +101,9 @@ def _matching(patterns: Sequence[str], names: Iterable[str], what: str, command:
 
 def _where(published: Published) -> str:
     if published.url:
-        return f"file {published.url.rpartition('/')[2]}"
-    return published.hub_id or f"ships with the package ({published.data})"
+        return published.url.rpartition("/")[2]
+    # The repository has the checkpoint's name.
+    return f"Hub, {published.hub_id.rpartition('/')[0]}/" if published.hub_id else "in the package"
 
 
 # The columns of each table: what stands above, and what a row has there. Numbers come with the blanks that align them.
