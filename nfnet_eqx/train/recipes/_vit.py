@@ -11,11 +11,12 @@ References:
 from pathlib import Path
 
 from nfnet_eqx.data import Augment
+from nfnet_eqx.models import NetworkConfig
 from nfnet_eqx.train._config import TrainConfig
 from nfnet_eqx.train._optimizer import OptimizerConfig
 
 
-def vit(data: Path, out: Path, model: str = "vit_small_patch16_224") -> TrainConfig:
+def vit(data: Path, out: Path, model: str | NetworkConfig = "vit_small_patch16_224") -> TrainConfig:
     """90 epochs at batch 1024 with Adafactor and the sigmoid loss, at the image sizes of the model; an NFNet's too.
 
     As in 2106.04560: Adafactor with a momentum in bfloat16, a peak of 8e-4 whatever the batch, gradients clipped at
