@@ -17,6 +17,7 @@ import dataclasses
 import json
 import math
 import shutil
+import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -89,7 +90,8 @@ class Folder:
         if faults:
             raise InputError(
                 f"{self.path}: holds runs that were made with other settings: {'; '.join(faults)}; choose another "
-                "folder, give the model another name, or change the settings back"
+                "folder, give the model another name, change the settings back, or delete those folders in "
+                f"{self.path / 'runs'} to make the runs anew"
             )
 
     def make(self) -> None:
@@ -154,11 +156,11 @@ class Folder:
         file = self.run(run) / "failures.json"
         return list(read_json(file)["reasons"]) if file.exists() else []
 
-    def add_failure(self, run: PlannedRun, reason: str) -> list[str]:
-        """Notes one more, and empties the folder of its training for the next try."""
-        reasons = [*self.failures(run), reason]
+    def add_failure(self, run: PlannedRun, error: Exception) -> list[str]:
+        """Notes one more, with where it came from, and empties the folder of its training for the next try."""
+        reasons = [*self.failures(run), f"{type(error).__name__}: {error}"]
         with replacing(self.run(run) / "failures.json") as unfinished:
-            write_json(unfinished, {"reasons": reasons})
+            write_json(unfinished, {"reasons": reasons, "last": traceback.format_exception(error)})
         shutil.rmtree(self.run(run) / TRAIN_NAME, ignore_errors=True)
         return reasons
 

@@ -159,12 +159,11 @@ class _Worker:
             except Diverged as error:
                 return Ended("diverged", str(error), (row_without_loss(run, folder, "diverged", error.step),))
             except Exception as error:
-                reason = f"{type(error).__name__}: {error}"
                 row = row_without_loss(run, folder, "failed", 0)
-                tries = len(self._folder.add_failure(run, reason))
-                _log.warning("%s: try %d of %d failed: %s", run.id, tries, _TRIES, reason)
-                if tries >= _TRIES:
-                    return Ended("failed", reason, (row,))
+                reasons = self._folder.add_failure(run, error)
+                _log.warning("%s: try %d of %d failed: %s", run.id, len(reasons), _TRIES, reasons[-1])
+                if len(reasons) >= _TRIES:
+                    return Ended("failed", reasons[-1], (row,))
                 continue
             if result.evaluation is None:
                 return None

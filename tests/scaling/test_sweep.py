@@ -199,6 +199,10 @@ def test_a_run_that_fails_is_tried_three_times_in_an_empty_folder_and_marked(
     ) * 2 + (True,)
     assert len(rows) == 8 and [row["status"] for row in rows.values()].count("done") == 7
 
+    noted = json.loads((tmp_path / "out" / "runs" / run / "failures.json").read_text())
+    assert noted["reasons"][:2] == ["OSError: no data", "InputError: no data"]
+    assert "Traceback" in noted["last"][0] and "still no data" in noted["last"][-1]
+
     # It stays failed until it is asked for.
     sweep(config, tmp_path / "out")
     assert len(tries) == 10

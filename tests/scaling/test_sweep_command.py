@@ -1,6 +1,10 @@
 """`nfnet-eqx scaling sweep`: what it prints, and refuses."""
 
 import json
+import os
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -42,6 +46,19 @@ def test_a_misspelt_field_is_one_line_and_exit_2(study: Path, capsys: pytest.Cap
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert "study.toml: learning_rate: there is no such field; did you mean learning_rates?" in error
+
+
+def test_what_is_compiled_is_kept_with_the_sweep_but_in_a_program_s_process(tmp_path: Path):
+    code = (
+        "import os, jax, pathlib, nfnet_eqx.cli._process as p; "
+        "p._owned = {}; p.keep_compiled(pathlib.Path('compiled')); print(jax.config.jax_compilation_cache_dir)"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "JAX_COMPILATION_CACHE_DIR"}
+    environment["PYTHONPATH"] = str(Path(__file__).parents[2])
+    for owned, expected in ((True, str(tmp_path / "compiled" / socket.gethostname())), (False, "None")):
+        command = [sys.executable, "-c", code.format(owned)]
+        result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+        assert result.stdout.strip() == expected, result.stderr
 
 
 def test_the_help_shows_a_file(capsys: pytest.CaptureFixture[str]):

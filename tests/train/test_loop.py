@@ -249,6 +249,16 @@ def test_a_finished_run_ends_again_without_its_model_and_after_one_class_was_ren
         train(config)
 
 
+@pytest.mark.slow
+def test_a_run_may_show_and_export_nothing(config: TrainConfig, changed: Changed, capsys: pytest.CaptureFixture[str]):
+    config = changed(config, epochs=0.5, export=None)
+    result = train(config, progress=False)
+    assert result.evaluation is not None and (result.step, result.checkpoint, result.exported_step) == (3, None, None)
+    assert sorted(p.name for p in config.out.iterdir()) == ["checkpoints", "metrics.jsonl", "run.json"]
+    assert read_metrics(config.out)[-1]["top1"] == result.evaluation.top1
+    assert "step" not in capsys.readouterr().err
+
+
 def test_repeats_and_epochs_make_steps_together(config: TrainConfig, changed: Changed):
     result = train(changed(config, epochs=0.1, repeats=4, batch_size=16))
     assert result.total_steps == round(0.1 * 4 * 96 / 16)

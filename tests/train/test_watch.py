@@ -8,7 +8,7 @@ from pathlib import Path
 import jax.numpy as jnp
 import pytest
 
-from nfnet_eqx.train import TrainConfig, Window
+from nfnet_eqx.train import Diverged, TrainConfig, Window
 from nfnet_eqx.train._watch import compiling, is_logged
 
 CONFIG = TrainConfig(model="nfnet_cifar10", data=Path("data"), out=Path("run"), batch_size=16)
@@ -102,3 +102,13 @@ def test_compiling_is_said_before_and_after(caplog: pytest.LogCaptureFixture):
         assert "compiling the training step" in caplog.text and "minute" in caplog.text
         assert "compiled in" not in caplog.text
     assert "compiled in 0 s" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["loss", "grad_norm", "param_norm"])
+def test_what_is_no_longer_finite_is_told_with_its_step_one_step_late(name: str):
+    window = Window(CONFIG, lambda step: 0.1, lambda: None)
+    window.add(1, METRICS, 0)
+    window.add(2, METRICS | {name: jnp.inf * jnp.ones(())}, 0)
+    with pytest.raises(Diverged, match=r"run: step 2: .*lower optimizer.learning_rate") as error:
+        window.add(3, METRICS, 0)
+    assert error.value.step == 2
