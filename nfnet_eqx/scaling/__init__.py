@@ -1,6 +1,7 @@
 """Scaling laws: sweeps over models and budgets, fits with intervals, plots, a planner, two families compared."""
 
 from nfnet_eqx.scaling._envelope import envelope
+from nfnet_eqx.scaling._equal_compute import At, Axis, EqualCompute, Estimate, Frontier
 from nfnet_eqx.scaling._fit import Convergence, Fit, Form, HeldOut, Influence, Rows
 from nfnet_eqx.scaling._forecast import SweepLeft, sweep_left
 from nfnet_eqx.scaling._forms import fit_parametric, fit_power_law, fit_repeated
@@ -21,6 +22,11 @@ __all__ = [
     "Form",
     "HeldOut",
     "Influence",
+    "At",
+    "Axis",
+    "EqualCompute",
+    "Estimate",
+    "Frontier",
     "Law",
     "Parametric",
     "PlannedRun",
