@@ -1,5 +1,6 @@
 """Scaling laws: sweeps over models and budgets, fits with intervals, plots, a planner, two families compared."""
 
+from nfnet_eqx.scaling._compare import compare
 from nfnet_eqx.scaling._envelope import envelope
 from nfnet_eqx.scaling._equal_compute import At, Axis, EqualCompute, Estimate, Frontier
 from nfnet_eqx.scaling._fit import Convergence, Fit, Form, HeldOut, Influence, Rows
@@ -52,4 +53,5 @@ __all__ = [
     "report_json",
     "sweep",
     "sweep_left",
+    "compare",
 ]

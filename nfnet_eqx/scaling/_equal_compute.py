@@ -1,6 +1,7 @@
 """What a comparison of two families at equal compute consists of: data for words, JSON and a figure."""
 
 import dataclasses
+import math
 from typing import Any, Literal, NamedTuple
 
 from nfnet_eqx.scaling._laws import PowerLaw
@@ -15,7 +16,7 @@ class Estimate(NamedTuple):
     Attributes:
         value: of all runs.
         low: lower end of the interval of the bootstrap.
-        high: upper end.
+        high: upper end; infinite where too many samples never reach the loss in question.
     """
 
     value: float
@@ -63,10 +64,12 @@ class EqualCompute:
         b: the second, which the first is measured against.
         axis: what compute is: training FLOPs, or seconds of training.
         level: of all intervals.
-        gap: `loss of a - loss of b`, in nats, at compute where both have data; empty where there is none.
-        mean_gap: its mean over that range in the logarithm of compute.
-        ratio: `compute of a / compute of b`, at losses that both reach; empty where there are none.
-        mean_ratio: its geometric mean over that range in the logarithm of loss.
+        gap: `loss of a - loss of b`, in nats, at compute where both have data, evenly in its logarithm; empty where
+            there is none.
+        mean_gap: its mean over the middle half of that range.
+        ratio: `compute of a / compute of b`, at losses that both reach, likewise, from high to low; empty where there
+            are none.
+        mean_ratio: its geometric mean over the middle half of that range.
         notes: what the reader has to know of the runs, in words.
         verdict: what the intervals carry, in one sentence.
     """
@@ -83,5 +86,15 @@ class EqualCompute:
     verdict: str
 
     def to_json(self) -> dict[str, Any]:
-        """All of it as JSON's types, nothing rounded."""
-        return dataclasses.asdict(self)
+        """All of it in JSON's types, nothing rounded; what is not finite is null."""
+        return _plain(self)
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, Estimate | At):
+        return {name: _plain(item) for name, item in value._asdict().items()}
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,99 @@
+"""A comparison in words: what its intervals carry, and what the reader has to know of its runs."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+from nfnet_eqx.scaling._equal_compute import At, Axis, EqualCompute, Estimate
+from nfnet_eqx.scaling._points import Point
+
+_UNITS = {"flops": "FLOPs", "seconds": "seconds"}
+
+
+def verdict(found: EqualCompute) -> str:
+    """What the intervals carry, in one sentence with the range that it holds for."""
+    a, b, unit = found.a.family, found.b.family, _UNITS[found.axis]
+    early, late = _crossing(found.gap)
+    if early and late:
+        parts = [
+            f"at {place.x:.2g} {unit} the loss of {a} is {_gap(place.estimate)} that of {b} {_interval(place.estimate)}"
+            for place in (early, late)
+        ]
+        return f"Neither family is better throughout: {parts[0]}, {parts[1]}; {_range(found)}."
+    shown, numbers = True, []
+    if found.mean_ratio is not None:
+        ratio = found.mean_ratio
+        shown = not ratio.low <= 1 <= ratio.high
+        numbers.append(f"{a} takes {ratio.value:.3g} times the {unit} of {b} to the same loss {_interval(ratio)}")
+    if found.mean_gap is not None:
+        gap = found.mean_gap
+        shown = shown and not gap.low <= 0 <= gap.high
+        numbers.append(f"its loss at the same {unit} is {_gap(gap)} that of {b} {_interval(gap)}")
+        if len(numbers) == 1:
+            numbers = [numbers[0].replace("its loss", f"the loss of {a}", 1)]
+    else:
+        numbers.append("at no compute do both have data")
+    if found.mean_ratio is None:
+        numbers.append("they reach no loss in common")
+    if not shown:
+        return f"No difference can be shown between {a} and {b}: {', and '.join(numbers)}; {_range(found)}."
+    better = found.mean_ratio.value < 1 if found.mean_ratio else found.mean_gap is not None and found.mean_gap.value < 0
+    first, second = (a, b) if better else (b, a)
+    return f"{first} is better than {second}: {', and '.join(numbers)}; {_range(found)}."
+
+
+def comparison_notes(points: Sequence[Point], a: str, b: str, axis: Axis, kept: int, samples: int) -> tuple[str, ...]:
+    """What the reader has to know: runs left out, learning rates at the edge of their grid, an unequal search."""
+    notes, searched = [], {}
+    for family in (a, b):
+        runs = [point for point in points if point.family == family and point.final]
+        lost = [point for point in runs if point.status != "done" or point.loss is None]
+        if lost:
+            notes.append(f"{family}: {len(lost)} of {len(runs)} runs diverged or failed, and are left out")
+        rates: dict[object, dict[float, float]] = defaultdict(dict)
+        for point in runs:
+            if point.learning_rate is not None and point.loss is not None and point.status == "done":
+                losses = rates[point.model, point.images, point.epochs]
+                losses[point.learning_rate] = min(point.loss, losses.get(point.learning_rate, point.loss))
+        tried = [losses for losses in rates.values() if len(losses) > 1]
+        edge = sum(min(losses, key=losses.__getitem__) in (min(losses), max(losses)) for losses in tried)
+        if edge:
+            notes.append(
+                f"{family}: for {edge} of {len(tried)} pairs of model and budget the best learning rate is at the edge "
+                "of those tried; their losses may still fall"
+            )
+        searched[family] = sum(map(len, rates.values())) / max(len(rates), 1)
+    if min(searched.values()) > 0 and max(searched.values()) > 1.2 * min(searched.values()):
+        counts = " and ".join(f"{mean:.2g} for {family}" for family, mean in searched.items())
+        notes.append(f"the search was not equal: learning rates a model and budget were {counts}")
+    if axis == "seconds":
+        notes.append("seconds compare only where all runs had the same machine, alone")
+    if kept < 0.9 * samples:
+        notes.append(f"the intervals rest on {kept} of {samples} samples; the others left too few runs on an envelope")
+    return tuple(notes)
+
+
+def _crossing(gap: tuple[At, ...]) -> tuple[At, At] | tuple[None, None]:
+    """Where one family is shown to be better early and the other late: at both ends of the middle half of the range."""
+    if gap:
+        early, late = gap[len(gap) // 4], gap[-1 - len(gap) // 4]
+        first, second = early.estimate, late.estimate
+        if first.high < 0 < second.low or second.high < 0 < first.low:
+            return early, late
+    return None, None
+
+
+def _gap(gap: Estimate) -> str:
+    return f"{abs(gap.value):.3g} nats {'below' if gap.value < 0 else 'above'}"
+
+
+def _interval(estimate: Estimate) -> str:
+    return f"({estimate.low:.3g} to {estimate.high:.3g})"
+
+
+def _range(found: EqualCompute) -> str:
+    parts = []
+    if found.gap:
+        parts.append(f"{found.gap[0].x:.2g} to {found.gap[-1].x:.2g} {_UNITS[found.axis]}")
+    if found.ratio:
+        parts.append(f"losses from {found.ratio[0].x:.3g} to {found.ratio[-1].x:.3g}")
+    return f"{100 * found.level:g} % intervals, in the middle of the range that both have: {' and '.join(parts)}"
