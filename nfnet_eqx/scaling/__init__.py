@@ -1,5 +1,6 @@
 """Scaling laws: sweeps over models and budgets, fits with intervals, plots, a planner, two families compared."""
 
+from nfnet_eqx.scaling._budget import Budget, parse_budget
 from nfnet_eqx.scaling._compare import compare
 from nfnet_eqx.scaling._envelope import envelope
 from nfnet_eqx.scaling._equal_compute import At, Axis, EqualCompute, Estimate, Frontier
@@ -8,6 +9,8 @@ from nfnet_eqx.scaling._forecast import SweepLeft, sweep_left
 from nfnet_eqx.scaling._forms import fit_parametric, fit_power_law, fit_repeated
 from nfnet_eqx.scaling._grid import PlannedRun, SweepPlan, plan_sweep
 from nfnet_eqx.scaling._laws import Law, Parametric, PowerLaw, Repeated
+from nfnet_eqx.scaling._plan import plan
+from nfnet_eqx.scaling._planned import Candidate, ComputePlan, Optimum
 from nfnet_eqx.scaling._points import Point
 from nfnet_eqx.scaling._read import infer_images, read_points
 from nfnet_eqx.scaling._report import Data, fit_report, read_fit, report_json
@@ -53,5 +56,11 @@ __all__ = [
     "report_json",
     "sweep",
     "sweep_left",
+    "Budget",
+    "Candidate",
+    "ComputePlan",
+    "Optimum",
+    "parse_budget",
+    "plan",
     "compare",
 ]

@@ -309,7 +309,8 @@ def _frontier(
     drawn: _Curves,
     quantiles: _Quantiles,
 ) -> Frontier:
-    places = np.geomspace(*family.compute[held][[0, -1]], _PLACES)
+    first, *_, last = family.compute[held]
+    places = np.geomspace(first, last, _PLACES)
     tuned: dict[object, Point] = {}
     for point in family.points:
         key = (point.model, point.images, point.epochs) if (point.images, point.epochs) != (None, None) else point.run
