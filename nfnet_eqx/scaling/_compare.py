@@ -25,6 +25,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from nfnet_eqx._errors import InputError
+from nfnet_eqx.scaling._envelope import on_envelope
 from nfnet_eqx.scaling._equal_compute import At, Axis, EqualCompute, Estimate, Frontier
 from nfnet_eqx.scaling._laws import PowerLaw
 from nfnet_eqx.scaling._points import Point
@@ -216,9 +217,7 @@ def _on_envelope(
     number = counts @ family.setting_of
     with np.errstate(invalid="ignore"):
         loss = np.where(number > 0, (counts * family.losses) @ family.setting_of / number, np.inf)
-    before = np.minimum.accumulate(loss, axis=1)[:, :-1]
-    best_before = np.concatenate([np.full((len(loss), 1), np.inf), before], axis=1)
-    return loss, number * (loss < best_before)
+    return loss, number * on_envelope(loss)
 
 
 def _fit(family: _Settings, counts: Float[np.ndarray, "samples runs"]) -> _Curves:

@@ -8,8 +8,8 @@ from nfnet_eqx._errors import InputError
 from nfnet_eqx.models import list_models
 from nfnet_eqx.scaling import _anchors
 from nfnet_eqx.scaling._budget import Budget, parse_budget
+from nfnet_eqx.scaling._fit import Fit
 from nfnet_eqx.scaling._plan_fit import (
-    Fitted,
     fit_extrapolated,
     fitted_learning_rates,
     fitted_optimum,
@@ -40,7 +40,7 @@ _NEIGHBOURS = 2
 def plan(
     budget: str,
     *,
-    fit: Fitted | None = None,
+    fit: Fit | None = None,
     results: Sequence[Point] = (),
     images: float | None = None,
     models: str | None = None,
@@ -63,11 +63,12 @@ def plan(
     Args:
         budget: FLOPs, or time of a device: "1e21", "64 H100-hours".
         fit: a fit that knows sizes, of the parametric form or for repeated data.
-        results: the runs behind the fit, for its networks, their learning rates, and how far they reach.
-        images: of the data that is trained on; by default those of JFT-4B for the anchors, and those of the results.
-        models: only networks of the table whose names match this shell-style pattern; by default those of the results,
-            or of the paper.
-        image_size: side of the images in pixels; by default 224, or that of the results.
+        results: the runs behind the fit with all of their learning rates; without them the fit's own points serve,
+            which have the best rates alone.
+        images: of the data that is trained on; by default those of JFT-4B for the anchors, and those of the fit.
+        models: only networks of the table whose names match this shell-style pattern; by default those of the fit, or
+            of the paper.
+        image_size: side of the images in pixels; by default 224, or that of the fit's runs.
         device: what a budget of FLOPs is spent on, a key of `DEVICES`.
         utilisation: the share of the device's peak that training reaches; an NFNet's by default.
         price_per_hour: of one device.
@@ -76,14 +77,20 @@ def plan(
     Raises:
         InputError: naming all that is wrong.
     """
+    runs = _runs(fit, results)
     faults: list[str] = []
     spent = _told(faults, lambda: parse_budget(budget, device=device, utilisation=utilisation))
-    networks = _told(faults, lambda: _networks(results, models, image_size))
-    data_images = _told(faults, lambda: _data_images(fit, results, images))
+    networks = _told(faults, lambda: _networks(runs, models, image_size))
+    data_images = _told(faults, lambda: _data_images(fit, runs, images))
     if fit is not None:
         _told(faults, lambda: predictor(fit.law, 1.0))
     if results and fit is None:
         faults.append("results: they go with a fit; make one of them with `nfnet-eqx scaling fit`")
+    if results and not runs:
+        faults.append("results: they have no run of the fit's family")
+    datasets = sorted({point.dataset for point in (*runs, *(fit.points if fit else ())) if point.dataset})
+    if len(datasets) > 1:
+        faults.append(f"results: they are of different data ({', '.join(datasets)}); plan with those of one")
     if price_per_hour is not None and not 0 <= price_per_hour < math.inf:
         faults.append(f"price_per_hour (={price_per_hour}) must be 0 or more")
     if recipe not in RECIPES:
@@ -91,8 +98,8 @@ def plan(
     if faults or spent is None or networks is None or data_images is None:
         raise InputError("; ".join(faults))
 
-    # Results state the FLOPs of their own images.
-    size = None if networks[0].from_results else _size(image_size)
+    # Runs state the FLOPs of their own images.
+    size = None if networks[0].from_runs else _size(image_size)
     candidates = _affordable(networks, spent, data_images)
     if fit is None:
         source, optimum = SOURCE, paper_optimum(spent)
@@ -105,8 +112,8 @@ def plan(
         optimum, interior = fitted_optimum(fit, networks, spent, data_images)
         candidates = predicted(candidates, fit, data_images)
         chosen = min(candidates, key=lambda one: one.loss.value if one.loss else math.inf)
-        rates = fitted_learning_rates(results, chosen)
-        extrapolated = fit_extrapolated(fit.law, results, spent, chosen, interior)
+        rates = fitted_learning_rates(runs, chosen)
+        extrapolated = fit_extrapolated(fit.law, runs, spent, chosen, interior)
         derived = ()
     return ComputePlan(
         budget=spent,
@@ -124,6 +131,14 @@ def plan(
     )
 
 
+def _runs(fit: Fit | None, results: Sequence[Point]) -> Sequence[Point]:
+    """The runs of the fit's family: a sweep may hold several, and a fit is of one."""
+    if fit is None:
+        return ()
+    families = {point.family for point in fit.points}
+    return [point for point in results if point.family in families] if results else fit.points
+
+
 def _told(faults: list[str], find: Callable[[], T]) -> T | None:
     """What a function finds; else its fault is added to the others."""
     try:
@@ -137,24 +152,24 @@ def _size(image_size: int | None) -> int:
     return _anchors.IMAGE_SIZE if image_size is None else image_size
 
 
-def _networks(results: Sequence[Point], models: str | None, image_size: int | None) -> list[Sized]:
+def _networks(runs: Sequence[Point], models: str | None, image_size: int | None) -> list[Sized]:
     """The networks to choose from."""
     if image_size is not None and image_size < 1:
         raise InputError(f"image_size (={image_size}) must be positive")
-    if models is None and results:
+    if models is None and (networks := networks_of(runs)):
         if image_size is not None:
             raise InputError(
-                f"image_size (={image_size}): the results state the FLOPs of their own images; leave it away, or name "
-                "networks of the table with models"
+                f"image_size (={image_size}): the fit's runs state the FLOPs of their own images; leave it away, or "
+                "name networks of the table with models"
             )
-        return networks_of(results)
+        return networks
     names = list_models(models) if models is not None else _anchors.MODELS
     if not names:
         raise InputError(f"models: no architecture matches {models!r}; nfnet-eqx list names them all")
     return sized(names, _size(image_size))
 
 
-def _data_images(fit: Fitted | None, results: Sequence[Point], images: float | None) -> float:
+def _data_images(fit: Fit | None, runs: Sequence[Point], images: float | None) -> float:
     """How many images an epoch passes over."""
     if images is not None:
         if not 1 <= images < math.inf:
@@ -162,11 +177,11 @@ def _data_images(fit: Fitted | None, results: Sequence[Point], images: float | N
         return float(images)
     if fit is None:
         return float(_anchors.IMAGES)
-    # A run shorter than an epoch has seen fewer different images than the data has.
-    datas = {round(point.images / point.epochs) for point in results if point.images and point.epochs}
+    # Not `unique_images`: a run shorter than an epoch has seen fewer than there are.
+    datas = {round(point.images / point.epochs) for point in runs if point.images and point.epochs}
     if datas and max(datas) <= 1.01 * min(datas):
         return float(max(datas))
-    why = f"the results are of data of {min(datas):,} to {max(datas):,}" if datas else "neither fit nor results say it"
+    why = f"the fit's runs passed over {min(datas):,} to {max(datas):,}" if datas else "the fit does not say it"
     raise InputError(f"images is needed, how many your data has: {why}")
 
 
@@ -209,8 +224,9 @@ def _command(chosen: Candidate, rates: Sequence[float], image_size: int | None, 
     words = ["nfnet-eqx train", f"--recipe {recipe}", f"--model {chosen.model}", "--data DATA"]
     words += [f"--out runs/{chosen.model}", f"--epochs {chosen.epochs:.4g}"]
     if image_size is not None:
-        # The papers evaluate at a larger size than they train at; 256 for 224.
-        words += [f"--image-size {image_size}", f"--eval-size {32 * round(image_size * 8 / 7 / 32) or image_size}"]
+        # The paper trains its NFNets at 224 pixels and evaluates them at 256.
+        larger = 32 * round(image_size * 8 / 7 / 32) if chosen.model in _anchors.MODELS else image_size
+        words += [f"--image-size {image_size}", f"--eval-size {max(larger, image_size)}"]
     if rates:
         words.append(f"--optimizer.learning-rate {rates[0]:g}")
     return " ".join(words)

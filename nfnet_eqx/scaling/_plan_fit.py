@@ -4,7 +4,6 @@ import dataclasses
 import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from typing import Protocol
 
 import numpy as np
 from jaxtyping import Float
@@ -13,6 +12,7 @@ from scipy import optimize
 from nfnet_eqx._errors import InputError
 from nfnet_eqx.scaling._budget import Budget
 from nfnet_eqx.scaling._equal_compute import Estimate
+from nfnet_eqx.scaling._fit import Fit
 from nfnet_eqx.scaling._laws import Law, PowerLaw, Repeated
 from nfnet_eqx.scaling._plan_paper import Sized
 from nfnet_eqx.scaling._planned import Candidate, Optimum
@@ -22,35 +22,15 @@ from nfnet_eqx.scaling._points import Point
 _WIDER = 1e3
 
 
-class Fitted(Protocol):
-    """What a plan needs of a fit: `Fit` is one."""
-
-    @property
-    def law(self) -> Law:
-        """Of all runs."""
-        ...
-
-    @property
-    def samples(self) -> tuple[Law, ...]:
-        """Of the bootstrap; may be empty."""
-        ...
-
-
 def networks_of(points: Sequence[Point]) -> list[Sized]:
-    """The networks of results, with the FLOPs of an image that their runs had.
-
-    Raises:
-        InputError: no row names a model with its parameters, images and FLOPs.
-    """
+    """The networks of some runs, with the FLOPs that an image had there; none where the runs do not say them all."""
     parameters, per_image = {}, defaultdict(list)
     for point in points:
         if point.model and point.parameters and point.images and point.flops:
             parameters[point.model] = point.parameters
             per_image[point.model].append(point.flops / point.images)
-    if not parameters:
-        raise InputError("results: no row has a model with parameters, images and flops; a sweep's results.jsonl has")
     networks = [
-        Sized(name, number, float(np.median(per_image[name])), from_results=True) for name, number in parameters.items()
+        Sized(name, number, float(np.median(per_image[name])), from_runs=True) for name, number in parameters.items()
     ]
     return sorted(networks, key=lambda network: network.parameters)
 
@@ -71,7 +51,7 @@ def predictor(law: Law, data_images: float) -> Callable[[Float[np.ndarray, "*n"]
     return lambda parameters, images: np.asarray(law.loss(parameters, images))
 
 
-def predicted(candidates: Sequence[Candidate], fit: Fitted, data_images: float) -> list[Candidate]:
+def predicted(candidates: Sequence[Candidate], fit: Fit, data_images: float) -> list[Candidate]:
     """The candidates with their losses, and how often each is the best of them."""
     parameters = np.array([one.parameters for one in candidates])
     images = np.array([one.images for one in candidates])
@@ -88,7 +68,7 @@ def predicted(candidates: Sequence[Candidate], fit: Fitted, data_images: float) 
     ]
 
 
-def fitted_optimum(fit: Fitted, networks: Sequence[Sized], budget: Budget, data_images: float) -> tuple[Optimum, bool]:
+def fitted_optimum(fit: Fit, networks: Sequence[Sized], budget: Budget, data_images: float) -> tuple[Optimum, bool]:
     """The best size and length where networks of every size exist, and whether there is one.
 
     The FLOPs of an image follow the size as they do among the networks: a power law through them.
@@ -169,8 +149,6 @@ def fit_extrapolated(
             f"the data: it is passed over {chosen.epochs:.3g} times, and the form takes every image as new; images "
             "seen again teach less (`nfnet-eqx scaling fit` has a form for repeated data)"
         )
-    if not points:
-        words.append("perhaps all of it: without results it is not known what the fit has seen")
     return tuple(words)
 
 

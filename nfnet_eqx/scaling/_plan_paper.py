@@ -22,7 +22,7 @@ class Sized(NamedTuple):
     model: str
     parameters: float
     flops_per_image: float
-    from_results: bool = False
+    from_runs: bool = False
 
     def candidate(self, budget: Budget, data_images: float) -> Candidate:
         images = budget.flops / self.flops_per_image
@@ -109,7 +109,8 @@ def paper_extrapolated(
     if data_images != _anchors.IMAGES:
         words.append(
             f"the data: {data_images:,.0f} images are passed over {chosen.epochs:.3g} times; the paper passed over 4 "
-            f"billion at most {_anchors.MOST_EPOCHS:g} times, and images seen again teach less each time"
+            f"billion at most {_anchors.MOST_EPOCHS:g} times. Images seen again teach less each time and "
+            "want regularization, as in the recipe imagenet"
         )
     elif chosen.epochs > 1.1 * _anchors.MOST_EPOCHS:
         words.append(f"the epochs, {chosen.epochs:.3g}: the paper has at most {_anchors.MOST_EPOCHS:g}")

@@ -50,7 +50,7 @@ class ComputePlan:
     Attributes:
         budget: what may be spent.
         data_images: images of the data; an epoch is one pass over them.
-        image_size: side of the images in pixels; `None`: as in the results.
+        image_size: side of the images in pixels; `None`: as in the fit's runs.
         source: what the plan follows from.
         optimum: the best size and length by it.
         candidates: the chosen network and its neighbours, by size, each at exactly the budget.
