@@ -113,7 +113,7 @@ def plan(
         candidates = predicted(candidates, fit, data_images)
         chosen = min(candidates, key=lambda one: one.loss.value if one.loss else math.inf)
         rates = fitted_learning_rates(runs, chosen)
-        extrapolated = fit_extrapolated(fit.law, runs, spent, chosen, interior)
+        extrapolated = fit_extrapolated(fit.law, runs, spent, networks, chosen, optimum, interior)
         derived = ()
     return ComputePlan(
         budget=spent,

@@ -53,7 +53,7 @@ def predictor(law: Law, data_images: float) -> Callable[[Float[np.ndarray, "*n"]
 
 def predicted(candidates: Sequence[Candidate], fit: Fit, data_images: float) -> list[Candidate]:
     """The candidates with their losses, and how often each is the best of them."""
-    parameters = np.array([one.parameters for one in candidates])
+    parameters = np.array([one.parameters for one in candidates], np.float64)
     images = np.array([one.images for one in candidates])
     losses = predictor(fit.law, data_images)(parameters, images)
     sampled = np.array([predictor(law, data_images)(parameters, images) for law in fit.samples])
@@ -93,7 +93,7 @@ def fitted_optimum(fit: Fit, networks: Sequence[Sized], budget: Budget, data_ima
         parameters=_estimate(math.exp(found), None if sampled is None else np.exp(sampled)),
         images=_estimate(images(found), None if sampled is None else np.array([images(size) for size in sampled])),
     )
-    return optimum, low + 0.1 < found < high - 0.1
+    return optimum, bool(low + 0.1 < found < high - 0.1)
 
 
 def fitted_learning_rates(points: Sequence[Point], candidate: Candidate) -> tuple[float, ...]:
@@ -126,7 +126,13 @@ def fitted_learning_rates(points: Sequence[Point], candidate: Candidate) -> tupl
 
 
 def fit_extrapolated(
-    law: Law, points: Sequence[Point], budget: Budget, chosen: Candidate, interior: bool
+    law: Law,
+    points: Sequence[Point],
+    budget: Budget,
+    networks: Sequence[Sized],
+    chosen: Candidate,
+    optimum: Optimum,
+    interior: bool,
 ) -> tuple[str, ...]:
     """Where a plan leaves the runs behind the fit, or what the fit can carry."""
     words = []
@@ -140,6 +146,12 @@ def fit_extrapolated(
         numbers = [number for point in seen if (number := getattr(point, name)) is not None]
         if numbers and not 0.99 * min(numbers) <= value <= 1.01 * max(numbers):
             words.append(f"{value:.3g} {unit}: the results have {min(numbers):.3g} to {max(numbers):.3g}")
+    sizes = [network.parameters for network in networks]
+    if interior and not 0.5 * min(sizes) <= optimum.parameters.value <= 2 * max(sizes):
+        words.append(
+            f"the size: {optimum.parameters.value:.3g} parameters would be best, and the networks have "
+            f"{min(sizes):.3g} to {max(sizes):.3g}"
+        )
     if not interior:
         words.append(
             f"the best size: within a factor of {_WIDER:,.0f} of the networks the fit has no optimum, it falls or rises"

@@ -1,5 +1,6 @@
 """A plan from the paper's anchors: its largest run, and its rule that size and epochs grow at the same rate."""
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -48,18 +49,22 @@ def sized(names: Sequence[str], image_size: int) -> list[Sized]:
     return sorted(networks, key=lambda network: network.parameters)
 
 
+@functools.cache
+def paper_networks() -> tuple[Sized, ...]:
+    """Those of the study, at its image size; the last one has its largest run."""
+    return tuple(sized(_anchors.MODELS, _anchors.IMAGE_SIZE))
+
+
 def anchor_flops() -> float:
     """Training FLOPs of the paper's largest run, by our count of its network."""
-    network = get_config(_anchors.LARGEST_MODEL)
-    return _anchors.LARGEST_EPOCHS * _anchors.IMAGES * flops(network, _anchors.IMAGE_SIZE)
+    return _anchors.LARGEST_EPOCHS * _anchors.IMAGES * paper_networks()[-1].flops_per_image
 
 
 def paper_optimum(budget: Budget) -> Optimum:
     """Size and images by the rule, at 224 pixels: both grow as the square root of compute."""
     scale = math.sqrt(budget.flops / anchor_flops())
-    largest = count(get_config(_anchors.LARGEST_MODEL), _anchors.IMAGE_SIZE).parameters
     return Optimum(
-        parameters=Estimate(*(largest * scale,) * 3),
+        parameters=Estimate(*(paper_networks()[-1].parameters * scale,) * 3),
         images=Estimate(*(_anchors.LARGEST_EPOCHS * _anchors.IMAGES * scale,) * 3),
     )
 
@@ -76,9 +81,7 @@ def paper_learning_rates(candidate: Candidate) -> tuple[float, float]:
     best rate below 0.4. In between, by us: over its five doublings of epochs F0 loses one factor of two and F7+ two, in
     proportion to the logarithms of epochs (those of JFT-4B: what counts is the number of steps) and parameters.
     """
-    smallest, largest = (
-        count(get_config(name), _anchors.IMAGE_SIZE).parameters for name in (_anchors.MODELS[0], _anchors.MODELS[-1])
-    )
+    smallest, *_, largest = (network.parameters for network in paper_networks())
     longer = _share(candidate.images / _anchors.IMAGES, _anchors.FEWEST_EPOCHS, _anchors.MOST_EPOCHS)
     larger = _share(candidate.parameters, smallest, largest)
     rate = _anchors.LEARNING_RATE / 2 ** round(longer * (1 + larger))
@@ -98,7 +101,7 @@ def paper_extrapolated(
             f"the budget, {budget.flops:.3g} FLOPs: the paper's runs span {smallest:.2g} to {largest:.2g} "
             f"({_anchors.SMALLEST_CORE_HOURS:,} to {_anchors.LARGEST_CORE_HOURS:,} TPU-v4 core hours)"
         )
-    sizes = [count(get_config(name), _anchors.IMAGE_SIZE).parameters for name in _anchors.MODELS]
+    sizes = [network.parameters for network in paper_networks()]
     if not 0.9 * sizes[0] <= optimum.parameters.value <= 1.1 * sizes[-1]:
         words.append(
             f"the size: {optimum.parameters.value / 1e6:.3g} M parameters would be best, and the paper's networks have "

@@ -121,7 +121,7 @@ def test_the_ranges_end_where_the_data_of_either_family_does():
     points = [*runs("A"), *runs("B", sizes=SIZES[1:], epochs=EPOCHS[1:])]
     found = compare(points, "A", "B")
     for frontier in (found.a, found.b):
-        compute = [point.flops for point in frontier.envelope]
+        compute = [point.flops or 0 for point in frontier.envelope]
         losses = [point.loss for point in frontier.envelope]
         assert compute == sorted(compute) and losses == sorted(losses, reverse=True)
         assert found.gap[0].x >= compute[0] * (1 - 1e-9) and found.gap[-1].x <= compute[-1] * (1 + 1e-9)
@@ -132,7 +132,7 @@ def test_the_ranges_end_where_the_data_of_either_family_does():
 def test_seeds_of_one_setting_are_averaged_so_that_the_luckiest_does_not_stand_for_it():
     def seeds(family: str, spread: float) -> list[Point]:
         return [
-            dataclasses.replace(point, run=f"{point.run}-{s}", seed=s, loss=point.loss * (1 + spread * s))
+            dataclasses.replace(point, run=f"{point.run}-{s}", seed=s, loss=(point.loss or 0) * (1 + spread * s))
             for point in runs(family, noise=0)
             for s in (-1, 0, 1)
         ]

@@ -20,9 +20,11 @@ IMAGES = 50_000
 
 
 def fitted(law: Law, samples: tuple[Law, ...] = (), points: tuple[Point, ...] = ()) -> Fit:
-    """A fit of which only its law, samples and points are looked at."""
-    unread: dict[str, Any] = {field.name: None for field in dataclasses.fields(Fit)}
-    return Fit(**unread | {"law": law, "samples": samples, "points": points})
+    """A fit of which there is only what a plan looks at."""
+    fit = object.__new__(Fit)
+    for name, value in {"law": law, "samples": samples, "points": points}.items():
+        object.__setattr__(fit, name, value)
+    return fit
 
 
 def runs(epochs: tuple[float, ...] = (1.0, 2.0, 4.0, 8.0), family: str = "NFNet") -> tuple[Point, ...]:
@@ -213,7 +215,10 @@ def test_where_a_fit_is_extrapolated_is_said():
     assert "epochs: the results have 1 to 8" in words
     falls = fitted(dataclasses.replace(LAW, B=1e-9), points=runs())
     assert "has no optimum" in " ".join(plan("1e12", fit=falls).extrapolated)
-    assert plan(f"{24 * 1e5 * IMAGES}", fit=fitted(LAW, points=runs())).extrapolated == ()
+    small = plan(f"{24 * 1e4 * 4e4}", fit=fitted(LAW, points=runs((0.5, 1.0)))).extrapolated
+    assert len(small) == 1 and small[0].startswith("the size: ") and "the networks have 1e+04 to 1e+07" in small[0]
+    inside = fitted(dataclasses.replace(LAW, A=80.0), points=runs((0.5, 1.0)))
+    assert plan(f"{24 * 1e5 * 4e4}", fit=inside).extrapolated == ()
 
 
 def test_a_fit_without_networks_plans_with_those_of_the_table():

@@ -48,7 +48,7 @@ def test_the_utilisation_is_that_of_an_nfnet_on_such_a_device():
 @pytest.mark.parametrize(
     "text",
     "|0|-1|inf|nan|1e400|0 h100-hours|-3 h100-days|1e21 parsecs|64 H100|hours|64 b200-hours|64 h100-weeks|1.2.3|1,5e21"
-    "|1e308 h100-days|1e-320 h100-hours|12e h100-hours|h100-hours|1 h100-hours-days|--1|1 2|0 parsecs|1e".split("|"),
+    "|1e308 h100-days|12e h100-hours|h100-hours|1 h100-hours-days|--1|1 2|0 parsecs|1e".split("|"),
 )
 def test_what_is_no_budget_is_refused_with_the_units_there_are(text: str):
     with pytest.raises(InputError) as error:
