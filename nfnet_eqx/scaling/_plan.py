@@ -177,12 +177,17 @@ def _data_images(fit: Fit | None, runs: Sequence[Point], images: float | None) -
         return float(images)
     if fit is None:
         return float(_anchors.IMAGES)
-    # Not `unique_images`: a run shorter than an epoch has seen fewer than there are.
-    datas = {round(point.images / point.epochs) for point in runs if point.images and point.epochs}
-    if datas and max(datas) <= 1.01 * min(datas):
-        return float(max(datas))
-    why = f"the fit's runs passed over {min(datas):,} to {max(datas):,}" if datas else "the fit does not say it"
-    raise InputError(f"images is needed, how many your data has: {why}")
+    told = [point for point in runs if point.images and point.epochs]
+    passed = [(point.images or 0) / (point.epochs or 1) for point in told]
+    if not told:
+        raise InputError("images is needed, how many your data has: the fit does not say it")
+    # Whole steps make the quotient inexact where a run is short.
+    if max(passed) > 1.1 * min(passed):
+        seen = f"{min(passed):,.0f} to {max(passed):,.0f}"
+        raise InputError(f"images is needed, how many your data has: the fit's runs passed over {seen}")
+    longest = max(told, key=lambda point: point.epochs or 0)
+    whole = longest.unique_images if (longest.epochs or 0) >= 1 else None
+    return whole or (longest.images or 0) / (longest.epochs or 1)
 
 
 def _affordable(networks: Sequence[Sized], budget: Budget, data_images: float) -> list[Candidate]:

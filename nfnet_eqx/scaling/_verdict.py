@@ -14,20 +14,19 @@ def verdict(found: EqualCompute) -> str:
     a, b, unit = found.a.family, found.b.family, _UNITS[found.axis]
     early, late = _crossing(found.gap)
     if early and late:
-        parts = [
-            f"at {place.x:.2g} {unit} the loss of {a} is {_gap(place.estimate)} that of {b} {_interval(place.estimate)}"
-            for place in (early, late)
-        ]
+        parts = [f"at {place.x:.2g} {unit} the loss of {a} is {_gap(place.estimate, b)}" for place in (early, late)]
         return f"Neither family is better throughout: {parts[0]}, {parts[1]}; {_range(found)}."
     shown, numbers = True, []
     if found.mean_ratio is not None:
         ratio = found.mean_ratio
         shown = not ratio.low <= 1 <= ratio.high
-        numbers.append(f"{a} takes {ratio.value:.3g} times the {unit} of {b} to the same loss {_interval(ratio)}")
+        numbers.append(
+            f"{a} takes {ratio.value:.3g} times the {unit} of {b} to the same loss ({ratio.low:.3g} to {ratio.high:.3g})"
+        )
     if found.mean_gap is not None:
         gap = found.mean_gap
         shown = shown and not gap.low <= 0 <= gap.high
-        numbers.append(f"its loss at the same {unit} is {_gap(gap)} that of {b} {_interval(gap)}")
+        numbers.append(f"its loss at the same {unit} is {_gap(gap, b)}")
         if len(numbers) == 1:
             numbers = [numbers[0].replace("its loss", f"the loss of {a}", 1)]
     else:
@@ -82,18 +81,24 @@ def _crossing(gap: tuple[At, ...]) -> tuple[At, At] | tuple[None, None]:
     return None, None
 
 
-def _gap(gap: Estimate) -> str:
-    return f"{abs(gap.value):.3g} nats {'below' if gap.value < 0 else 'above'}"
-
-
-def _interval(estimate: Estimate) -> str:
-    return f"({estimate.low:.3g} to {estimate.high:.3g})"
+def _gap(gap: Estimate, other: str) -> str:
+    """A gap with its interval, as distances on one side where they are on one."""
+    if gap.low < 0 < gap.high:
+        ends = f"{-gap.low:.3g} below to {gap.high:.3g} above"
+    else:
+        low, high = sorted((abs(gap.low), abs(gap.high)))
+        ends = f"{low:.3g} to {high:.3g}"
+    return f"{abs(gap.value):.3g} nats {'below' if gap.value < 0 else 'above'} that of {other} ({ends})"
 
 
 def _range(found: EqualCompute) -> str:
+    """Where the numbers hold: the part of the common range that their means are over."""
     parts = []
-    if found.gap:
-        parts.append(f"{found.gap[0].x:.2g} to {found.gap[-1].x:.2g} {_UNITS[found.axis]}")
-    if found.ratio:
-        parts.append(f"losses from {found.ratio[0].x:.3g} to {found.ratio[-1].x:.3g}")
-    return f"{100 * found.level:g} % intervals, in the middle of the range that both have: {' and '.join(parts)}"
+    for places, words in (
+        (found.gap, "{:.2g} to {:.2g} " + _UNITS[found.axis]),
+        (found.ratio, "losses from {:.3g} to {:.3g}"),
+    ):
+        if places:
+            quarter = len(places) // 4
+            parts.append(words.format(places[quarter].x, places[-1 - quarter].x))
+    return f"{100 * found.level:g} % intervals, for {' and '.join(parts)}, the middle half of what both have"

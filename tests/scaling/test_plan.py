@@ -194,6 +194,12 @@ def test_the_rate_follows_the_best_ones_of_the_results():
     assert plan("1e12", fit=fitted(LAW, points=nothing)).learning_rates == ()
 
 
+def test_an_epoch_passes_over_the_images_of_the_data_though_runs_have_whole_steps():
+    stepped = tuple(dataclasses.replace(point, images=(point.images or 0) * 1.02) for point in runs((0.25,)))
+    whole = tuple(dataclasses.replace(point, images=200_704.0, unique_images=50_000.0) for point in runs((4.0,)))
+    assert plan("1e12", fit=fitted(LAW, points=(*stepped, *whole))).data_images == 50_000
+
+
 def test_results_of_another_family_do_not_take_part():
     others = tuple(dataclasses.replace(point, model=f"vit-{point.model}") for point in runs(family="ViT"))
     made = plan("1e12", fit=fitted(LAW, points=runs()), results=(*runs(), *others))
@@ -251,6 +257,9 @@ def test_everything_that_is_wrong_is_named_at_once():
         plan("1e21", results=runs())
     with pytest.raises(InputError, match="images is needed, how many your data has: the fit does not say it"):
         plan("1e21", fit=fitted(LAW, points=(Point(run="1", flops=1.0, loss=1.0),)))
+    short = dataclasses.replace(runs()[0], images=1000.0, epochs=1.0)
+    with pytest.raises(InputError, match="images is needed.*the fit's runs passed over 1,000 to 50,000"):
+        plan("1e12", fit=fitted(LAW, points=(*runs(), short)))
     with pytest.raises(InputError, match="different data .cifar10, digits."):
         plan("1e12", fit=fitted(LAW, points=(*runs(), dataclasses.replace(runs()[0], dataset="digits"))))
     with pytest.raises(InputError, match="no run of the fit's family"):
