@@ -22,7 +22,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 from nfnet_eqx._errors import InputError
 from nfnet_eqx.scaling._envelope import on_envelope
@@ -46,14 +46,16 @@ class _Settings(NamedTuple):
     Attributes:
         points: a run of each, its loss and compute the means over the seeds.
         compute: of each setting.
-        losses: of each run.
-        setting_of: `setting_of[i, j]`: run i is of setting j.
+        losses: of each row.
+        setting_of: `setting_of[i, j]`: row i is of setting j.
+        run_of: the run of each row; a table may have several rows of one.
     """
 
     points: list[Point]
     compute: Float[np.ndarray, " settings"]
-    losses: Float[np.ndarray, " runs"]
-    setting_of: Bool[np.ndarray, "runs settings"]
+    losses: Float[np.ndarray, " rows"]
+    setting_of: Bool[np.ndarray, "rows settings"]
+    run_of: Int[np.ndarray, " rows"]
 
 
 class _Curves(NamedTuple):
@@ -191,9 +193,9 @@ def _settings(points: list[Point], axis: Axis) -> _Settings:
     """Runs by setting: what differs in the seed alone is averaged, or the luckiest seed would win."""
     groups: dict[object, list[int]] = {}
     for i, point in enumerate(points):
-        # A table of compute and loss alone does not tell which rows repeat a setting.
-        told = point.images is not None or point.epochs is not None
-        key = (point.model, point.images, point.epochs, point.learning_rate) if told else i
+        # A table without learning rates and seeds does not tell which rows repeat a setting.
+        told = point.learning_rate is not None or point.seed is not None
+        key = (*_cell(point), point.learning_rate) if told else i
         groups.setdefault(key, []).append(i)
     losses = np.array([point.loss for point in points], np.float64)
     compute = np.array([getattr(point, axis) for point in points], np.float64)
@@ -207,20 +209,32 @@ def _settings(points: list[Point], axis: Axis) -> _Settings:
     setting_of = np.zeros((len(points), len(rows)), bool)
     for j, row in enumerate(rows):
         setting_of[row, j] = True
-    return _Settings(merged, np.array([compute[row].mean() for row in rows]), losses, setting_of)
+    names = {run: i for i, run in enumerate(dict.fromkeys(point.run for point in points))}
+    return _Settings(
+        points=merged,
+        compute=np.array([compute[row].mean() for row in rows]),
+        losses=losses,
+        setting_of=setting_of,
+        run_of=np.array([names[point.run] for point in points]),
+    )
+
+
+def _cell(point: Point) -> tuple[object, ...]:
+    """The model and its budget."""
+    return point.model, point.parameters, point.images, point.epochs, point.flops
 
 
 def _on_envelope(
-    family: _Settings, counts: Float[np.ndarray, "samples runs"]
+    family: _Settings, counts: Float[np.ndarray, "samples rows"]
 ) -> tuple[Float[np.ndarray, "samples settings"], Float[np.ndarray, "samples settings"]]:
-    """Of samples that hold each run so many times: the loss of each setting, and its weight on the lower envelope."""
+    """Of samples that hold each row so many times: the loss of each setting, and its weight on the lower envelope."""
     number = counts @ family.setting_of
     with np.errstate(invalid="ignore"):
         loss = np.where(number > 0, (counts * family.losses) @ family.setting_of / number, np.inf)
     return loss, number * on_envelope(loss)
 
 
-def _fit(family: _Settings, counts: Float[np.ndarray, "samples runs"]) -> _Curves:
+def _fit(family: _Settings, counts: Float[np.ndarray, "samples rows"]) -> _Curves:
     """The power law of each sample: for each exponent the E and a, neither negative, of the least relative errors."""
     loss, weight = _on_envelope(family, counts)
     inverse = np.where(weight > 0, 1 / loss, 0)  # the column of E, divided by the loss
@@ -245,8 +259,9 @@ def _fit(family: _Settings, counts: Float[np.ndarray, "samples runs"]) -> _Curve
 
 def _sampled(family: _Settings, samples: int, generator: np.random.Generator) -> _Curves:
     """The power laws of the samples that leave enough runs on the envelope."""
-    runs = len(family.losses)
-    counts = generator.multinomial(runs, np.full(runs, 1 / runs), size=samples).astype(np.float64)
+    runs = int(family.run_of.max()) + 1
+    drawn = generator.multinomial(runs, np.full(runs, 1 / runs), size=samples).astype(np.float64)
+    counts = drawn[:, family.run_of]
     enough = (_on_envelope(family, counts)[1] > 0).sum(1) >= _FEWEST
     return _fit(family, counts[enough])
 
@@ -312,7 +327,7 @@ def _frontier(
     places = np.geomspace(first, last, _PLACES)
     tuned: dict[object, Point] = {}
     for point in family.points:
-        key = (point.model, point.images, point.epochs) if (point.images, point.epochs) != (None, None) else point.run
+        key = _cell(point) if point.learning_rate is not None else point.run
         if key not in tuned or (point.loss or 0) < (tuned[key].loss or 0):
             tuned[key] = point
     return Frontier(

@@ -20,9 +20,8 @@ def verdict(found: EqualCompute) -> str:
     if found.mean_ratio is not None:
         ratio = found.mean_ratio
         shown = not ratio.low <= 1 <= ratio.high
-        numbers.append(
-            f"{a} takes {ratio.value:.3g} times the {unit} of {b} to the same loss ({ratio.low:.3g} to {ratio.high:.3g})"
-        )
+        ends = f"{ratio.low:.3g} to {ratio.high:.3g}"
+        numbers.append(f"{a} takes {ratio.value:.3g} times the {unit} of {b} to the same loss ({ends})")
     if found.mean_gap is not None:
         gap = found.mean_gap
         shown = shown and not gap.low <= 0 <= gap.high

@@ -141,6 +141,19 @@ def test_seeds_of_one_setting_are_averaged_so_that_the_luckiest_does_not_stand_f
     assert found.mean_gap is not None and found.mean_gap.value == pytest.approx(0, abs=1e-9)
 
 
+def test_rows_of_one_run_are_drawn_together_and_unnamed_models_are_not_mixed():
+    def bare(points: list[Point]) -> list[Point]:
+        return [dataclasses.replace(p, model="", learning_rate=None) for p in points if p.learning_rate == 0.4]
+
+    whole = [*bare(runs("A")), *bare(runs("B"))]
+    apart = compare(whole, "A", "B", samples=300)
+    assert len(apart.a.tuned) == len(SIZES) * len(EPOCHS)
+    together = compare([dataclasses.replace(p, run=f"{p.family}{p.images}") for p in whole], "A", "B", samples=300)
+    assert together.mean_gap is not None and apart.mean_gap is not None
+    assert together.mean_gap.value == apart.mean_gap.value
+    assert together.mean_gap.low != apart.mean_gap.low
+
+
 def test_families_with_compute_in_common_and_no_loss_have_a_gap_and_no_ratio():
     worse = dataclasses.replace(LAW, E=30.0)
     found = compare([*runs("A"), *runs("B", law=worse)], "A", "B", samples=100)

@@ -12,7 +12,7 @@ import pytest
 
 from nfnet_eqx import InputError
 from nfnet_eqx.models import DEVICES, count, flops, get_config
-from nfnet_eqx.scaling import Fit, Law, Parametric, Point, PowerLaw, Repeated, plan
+from nfnet_eqx.scaling import Fit, Law, Parametric, Point, PowerLaw, Repeated, fit_parametric, plan
 
 LAW = Parametric(E=0.4, A=8.0, alpha=0.25, B=60.0, beta=0.35)
 SIZES = {"s": 1e4, "m": 1e5, "l": 1e6, "xl": 1e7}
@@ -296,6 +296,19 @@ def test_plan_from_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
 
     rows = tmp_path / "results.jsonl"
     rows.write_text("".join(json.dumps(dataclasses.asdict(point)) + "\n" for point in runs()))
+    noise = iter(np.random.default_rng(0).normal(0, 0.01, len(runs())))
+    noisy = [dataclasses.replace(p, loss=(p.loss or 0) * math.exp(next(noise))) for p in runs()]
+    saved = tmp_path / "saved.json"
+    saved.write_text(json.dumps(fit_parametric(noisy, samples=100).to_json()))
+    arguments = ["scaling", "plan", "--budget", f"{24 * 1e5 * 2e5}", "--fit", str(saved), "--results", str(rows)]
+    assert main(arguments) == 0
+    text = capsys.readouterr().out
+    assert (
+        "a fit of the form Parametric with 100 samples" in text
+        and "best in" in text
+        and "50,000 images an epoch" in text
+    )
+    assert "no architecture of nfnet-eqx list" in text and "learning_rates = [" in text
     (tmp_path / "fit.json").write_text("{}")
     assert main(["scaling", "plan", "--budget", "1e12", "--fit", str(tmp_path / "fit.json")]) == 2
     line = capsys.readouterr().err
