@@ -113,7 +113,9 @@ def plan(
         candidates = predicted(candidates, fit, data_images)
         chosen = min(candidates, key=lambda one: one.loss.value if one.loss else math.inf)
         rates = fitted_learning_rates(runs, chosen)
-        extrapolated = fit_extrapolated(fit.law, runs, spent, networks, chosen, optimum, interior)
+        # The fit's own points have the best rates alone, so that their edge is none of the search's.
+        tried = rates if results else ()
+        extrapolated = fit_extrapolated(fit.law, runs, spent, networks, chosen, optimum, interior, tried)
         derived = ()
     return ComputePlan(
         budget=spent,

@@ -133,6 +133,7 @@ def fit_extrapolated(
     chosen: Candidate,
     optimum: Optimum,
     interior: bool,
+    rates: Sequence[float],
 ) -> tuple[str, ...]:
     """Where a plan leaves the runs behind the fit, or what the fit can carry."""
     words = []
@@ -146,6 +147,9 @@ def fit_extrapolated(
         numbers = [number for point in seen if (number := getattr(point, name)) is not None]
         if numbers and not 0.99 * min(numbers) <= value <= 1.01 * max(numbers):
             words.append(f"{value:.3g} {unit}: the results have {min(numbers):.3g} to {max(numbers):.3g}")
+    tried = [point.learning_rate for point in seen if point.learning_rate is not None]
+    if rates and rates[0] in (min(tried), max(tried)):
+        words.append(f"the learning rate: {rates[0]:g} is at the edge of those tried, a better one may lie beyond")
     sizes = [network.parameters for network in networks]
     if interior and not 0.5 * min(sizes) <= optimum.parameters.value <= 2 * max(sizes):
         words.append(

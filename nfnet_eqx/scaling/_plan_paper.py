@@ -108,7 +108,8 @@ def paper_extrapolated(
             f"{sizes[0] / 1e6:.0f} to {sizes[-1] / 1e6:.0f} M"
         )
     if chosen.model not in _anchors.MODELS:
-        words.append(f"the network, {chosen.model}: the paper's are {', '.join(_anchors.MODELS)}")
+        names = ", ".join(_anchors.MODELS)
+        words.append(f"the network, {chosen.model}: size, epochs and learning rate are the paper's for {names}")
     if data_images != _anchors.IMAGES:
         words.append(
             f"the data: {data_images:,.0f} images are passed over {chosen.epochs:.3g} times; the paper passed over 4 "

@@ -18,7 +18,8 @@ Ran = Callable[..., tuple[int, str, str]]
 def ran(capsys: pytest.CaptureFixture[str]) -> Ran:
     def run(*arguments: object) -> tuple[int, str, str]:
         status = main(["scaling", "compare", *map(str, arguments)])
-        return status, *capsys.readouterr()
+        words, fault = capsys.readouterr()
+        return status, words, fault
 
     return run
 

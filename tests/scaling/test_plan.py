@@ -215,10 +215,11 @@ def test_repeated_data_makes_a_long_run_of_a_large_network_worse():
 
 
 def test_where_a_fit_is_extrapolated_is_said():
-    words = " | ".join(plan("1e17", fit=fitted(LAW, points=runs())).extrapolated)
+    words = " | ".join(plan("1e17", fit=fitted(LAW, points=runs()), results=runs()).extrapolated)
     assert "1e+17 FLOPs: the results have 1.2e+10 to 9.6e+13" in words
     assert "takes every image as new" in words
     assert "epochs: the results have 1 to 8" in words
+    assert "the learning rate: 0.015625 is at the edge of those tried" in words
     falls = fitted(dataclasses.replace(LAW, B=1e-9), points=runs())
     assert "has no optimum" in " ".join(plan("1e12", fit=falls).extrapolated)
     small = plan(f"{24 * 1e4 * 4e4}", fit=fitted(LAW, points=runs((0.5, 1.0)))).extrapolated
