@@ -27,7 +27,7 @@ def list_(
 
     Examples:
         nfnet-eqx list 'dm_*_plus'
-        nfnet-eqx list --size 224 'dm_nfnet_f[0137]' 'dm_nfnet_f[37]_plus'
+        nfnet-eqx list --size 224 'dm_nfnet_f[0137]' 'dm_nfnet_f[37]_plus' 'vit_g*' 'vit_so400m*_224'
         nfnet-eqx list --pretrained 'dm_nfnet_f0*'
 
     Args:
