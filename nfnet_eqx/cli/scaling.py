@@ -50,5 +50,6 @@ def _usage() -> str:
         "Scaling laws: measured, fitted, drawn, used.\n\n"
         "commands:\n"
         + "\n".join(f"  {name:{width}}  {summary}" for name, summary in COMMANDS.items())
-        + "\n\nnfnet-eqx scaling COMMAND --help shows a command's arguments and an example."
+        + "\n\nExample:\n    nfnet-eqx scaling sweep study.toml --plan\n"
+        + "\nnfnet-eqx scaling COMMAND --help shows a command's arguments and an example."
     )
