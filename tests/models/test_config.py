@@ -90,7 +90,12 @@ def test_unknown_missing_and_wrong_keys_are_named_in_one_error():
     fields = GOOD | {"patch_size": 14, "head_count": None, "alpha": "0.2", "num_classes": -1}
     del fields["depths"], fields["stem_widths"]
     message = refusal(fields)
-    for part in ("'patch_size' (=14)", "'head_count' (=None)", "'depths' is missing", "'stem_widths' is missing"):
+    for part in (
+        "'patch_size' (=14; did you mean",
+        "'head_count' (=None; did you mean",
+        "'depths' is missing",
+        "'stem_widths' is missing",
+    ):
         assert part in message
     assert "alpha must be a finite number, got '0.2'" in message
     assert "num_classes must lie between 0 and 1000000, got -1" in message
