@@ -9,9 +9,8 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from nfnet_eqx.models import _vit_config
 from nfnet_eqx.models._layers import InitKey, StochasticDepth, draw, split
-from nfnet_eqx.models._vit_config import ViTActivation
+from nfnet_eqx.models._vit_config import ViTActivation, ViTConfig
 
 Tokens = Float[Array, "tokens width"]
 
@@ -66,7 +65,7 @@ class LayerNorm(eqx.Module):
     eps: float = eqx.field(static=True)
 
     @staticmethod
-    def init(config: "_vit_config.ViTConfig") -> "LayerNorm":
+    def init(config: ViTConfig) -> "LayerNorm":
         """A normalization that starts with weight 1 and bias 0."""
         return LayerNorm(
             weight=jnp.ones(config.width, jnp.float32), bias=jnp.zeros(config.width, jnp.float32), eps=config.norm_eps
@@ -89,7 +88,7 @@ class MLP(eqx.Module):
     activation: ViTActivation = eqx.field(static=True)
 
     @staticmethod
-    def init(config: "_vit_config.ViTConfig", *, key: InitKey) -> "MLP":
+    def init(config: ViTConfig, *, key: InitKey) -> "MLP":
         """An MLP whose biases start from N(0, 1e-6^2)."""
         key1, key2 = split(key, 2)
         return MLP(
@@ -110,7 +109,7 @@ class Attention(eqx.Module):
     heads: int = eqx.field(static=True)
 
     @staticmethod
-    def init(config: "_vit_config.ViTConfig", *, key: InitKey) -> "Attention":
+    def init(config: ViTConfig, *, key: InitKey) -> "Attention":
         """Attention with as many heads as the config says."""
         qkv_key, proj_key = split(key, 2)
         width = config.width
@@ -141,7 +140,7 @@ class AttentionPool(eqx.Module):
     heads: int = eqx.field(static=True)
 
     @staticmethod
-    def init(config: "_vit_config.ViTConfig", *, key: InitKey) -> "AttentionPool":
+    def init(config: ViTConfig, *, key: InitKey) -> "AttentionPool":
         """A head whose query starts from Glorot's uniform distribution, as a matrix of one row."""
         latent_key, q_key, kv_key, proj_key, mlp_key = split(key, 5)
         width = config.width
@@ -179,7 +178,7 @@ class Block(eqx.Module):
     stochastic_depth: StochasticDepth
 
     @staticmethod
-    def init(config: "_vit_config.ViTConfig", drop_rate: float, *, key: InitKey) -> "Block":
+    def init(config: ViTConfig, drop_rate: float, *, key: InitKey) -> "Block":
         """A block that drops its branches with this rate, in training."""
         attention_key, mlp_key = split(key, 2)
         return Block(
