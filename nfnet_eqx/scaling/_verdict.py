@@ -16,27 +16,31 @@ def verdict(found: EqualCompute) -> str:
     if early and late:
         parts = [f"at {place.x:.2g} {unit} the loss of {a} is {_gap(place.estimate, b)}" for place in (early, late)]
         return f"Neither family is better throughout: {parts[0]}, {parts[1]}; {_range(found)}."
-    shown, numbers = True, []
-    if found.mean_ratio is not None:
-        ratio = found.mean_ratio
-        shown = not ratio.low <= 1 <= ratio.high
+    # Of each comparison, at what: whether a is better, None where that cannot be shown.
+    better: dict[str, bool | None] = {}
+    numbers = []
+    if (ratio := found.mean_ratio) is not None:
+        better["the same loss"] = None if ratio.low <= 1 <= ratio.high else ratio.value < 1
         ends = f"{ratio.low:.3g} to {ratio.high:.3g}"
         numbers.append(f"{a} takes {ratio.value:.3g} times the {unit} of {b} to the same loss ({ends})")
-    if found.mean_gap is not None:
-        gap = found.mean_gap
-        shown = shown and not gap.low <= 0 <= gap.high
-        numbers.append(f"its loss at the same {unit} is {_gap(gap, b)}")
-        if len(numbers) == 1:
-            numbers = [numbers[0].replace("its loss", f"the loss of {a}", 1)]
+    if (gap := found.mean_gap) is not None:
+        better[f"the same {unit}"] = None if gap.low <= 0 <= gap.high else gap.value < 0
+        whose = "its loss" if numbers else f"the loss of {a}"
+        numbers.append(f"{whose} at the same {unit} is {_gap(gap, b)}")
     else:
         numbers.append("at no compute do both have data")
-    if found.mean_ratio is None:
+    if ratio is None:
         numbers.append("they reach no loss in common")
+    words = f"{', and '.join(numbers)}; {_range(found)}."
+    shown = [at for at, which in better.items() if which is not None]
     if not shown:
-        return f"No difference can be shown between {a} and {b}: {', and '.join(numbers)}; {_range(found)}."
-    better = found.mean_ratio.value < 1 if found.mean_ratio else found.mean_gap is not None and found.mean_gap.value < 0
-    first, second = (a, b) if better else (b, a)
-    return f"{first} is better than {second}: {', and '.join(numbers)}; {_range(found)}."
+        return f"No difference can be shown between {a} and {b}: {words}"
+    if len({better[at] for at in shown}) == 2:
+        return f"Neither family is better throughout: {words}"
+    first, second = (a, b) if better[shown[0]] else (b, a)
+    doubt = [at for at in better if at not in shown]
+    limits = f" at {shown[0]}, while at {doubt[0]} no difference can be shown" if doubt else ""
+    return f"{first} is better than {second}{limits}: {words}"
 
 
 def comparison_notes(points: Sequence[Point], a: str, b: str, axis: Axis, kept: int, samples: int) -> tuple[str, ...]:
