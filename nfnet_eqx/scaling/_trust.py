@@ -87,17 +87,18 @@ def influence(whole: Problem, best: Best, seed: int) -> Influence | None:
     counts = resample(runs, _SAMPLES, seed)
     # The spread of the fit without them: with them it is the larger for what they do to it.
     full = _spread(whole, best, counts)[which]
-    group, exponent = np.unravel_index((moved / full).argmax(), moved.shape)
+    group = int((moved / full).max(1).argmax())
     left = counts.copy()
     left[:, list(tried[group])] = 0
     start = _without(whole, best, [list(tried[group])])[0]
-    spread = _spread(whole, best._replace(theta=start), left)[which][exponent]
+    spread = _spread(whole, best._replace(theta=start), left)[which]
+    exponent = int((moved[group] / spread).argmax())
     return Influence(
         runs=tuple(whole.settings.runs[run] for run in tried[group]),
         what=groups[tried[group]],
         name=exponents(whole.form)[exponent],
         without=float(start[which][exponent]),
-        standard_errors=float(moved[group, exponent] / spread),
+        standard_errors=float(moved[group, exponent] / spread[exponent]),
     )
 
 
