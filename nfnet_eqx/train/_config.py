@@ -148,7 +148,7 @@ def batch_unit(config: TrainConfig, devices: int) -> tuple[int, list[str]]:
 
 def _faults_together(config: TrainConfig) -> list[str]:
     if config.head_bias and config.keep_head:
-        return [f"head_bias (={config.head_bias}) is for a fresh classifier, and keep_head keeps the checkpoint's"]
+        return [f"head_bias (={config.head_bias}) is for a fresh classifier, keep_head keeps the old one; set it to 0"]
     return []
 
 

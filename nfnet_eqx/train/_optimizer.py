@@ -135,11 +135,13 @@ def _faults_together(config: OptimizerConfig) -> list[str]:
     if abs(share - round(share)) > 1e-6:
         faults.append(f"sam_fraction must be 1 / a whole number (1, 0.5, ...), got {config.sam_fraction}")
     if config.schedule == "cosine" and config.cooldown:
-        faults.append(f"cooldown (={config.cooldown}) is for schedule 'rsqrt'; a cosine ends at 0 without one")
+        faults.append(
+            f"cooldown (={config.cooldown}) is for schedule 'rsqrt', a cosine ends at 0 by itself; set it to 0"
+        )
     if config.schedule == "rsqrt" and not config.warmup:
         faults.append("warmup must be positive for schedule 'rsqrt', whose decay is as slow as the warm-up is long")
     if config.warmup + config.cooldown > 1:
         faults.append(f"warmup (={config.warmup}) and cooldown (={config.cooldown}) are more than the whole run")
     if config.kind == "sgd" and config.beta2 != OptimizerConfig.beta2:
-        faults.append(f"beta2 (={config.beta2}) is for kind 'adamw' or 'adafactor'; SGD averages no squared gradients")
+        faults.append(f"beta2 (={config.beta2}) is for kind 'adamw' or 'adafactor', SGD has none; leave it out")
     return faults

@@ -108,7 +108,9 @@ def test_vit_is_the_papers_optimizer_and_loss_at_the_models_own_sizes():
 
 
 def test_the_bias_of_a_classifier_that_is_kept_is_refused():
-    with pytest.raises(InputError, match=r"head_bias \(=-10.0\) is for a fresh classifier, and keep_head keeps"):
+    with pytest.raises(
+        InputError, match=r"head_bias \(=-10.0\) is for a fresh classifier, keep_head keeps the old one"
+    ):
         TrainConfig(model="nfnet_cifar10", data=DATA, out=OUT, keep_head=True, head_bias=-10.0)
 
 

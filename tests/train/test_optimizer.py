@@ -139,7 +139,7 @@ def test_the_cooldown_is_the_end_of_the_run_whatever_its_length():
 @pytest.mark.parametrize(
     ("values", "fault"),
     [
-        ({"cooldown": 0.1}, r"cooldown \(=0.1\) is for schedule 'rsqrt'; a cosine ends at 0 without one"),
+        ({"cooldown": 0.1}, r"cooldown \(=0.1\) is for schedule 'rsqrt', a cosine ends at 0 by itself; set it to 0"),
         ({"schedule": "rsqrt", "warmup": 0.0}, "warmup must be positive for schedule 'rsqrt'"),
         ({"schedule": "rsqrt", "warmup": 0.6, "cooldown": 0.5}, "are more than the whole run"),
         ({"beta2": 0.95}, r"beta2 \(=0.95\) is for kind 'adamw' or 'adafactor'"),
