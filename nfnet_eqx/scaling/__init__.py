@@ -4,6 +4,8 @@ from nfnet_eqx.scaling._budget import Budget, parse_budget
 from nfnet_eqx.scaling._compare import compare
 from nfnet_eqx.scaling._envelope import envelope
 from nfnet_eqx.scaling._equal_compute import At, Axis, EqualCompute, Estimate, Frontier
+from nfnet_eqx.scaling._figure_compare import plot_compare
+from nfnet_eqx.scaling._figures import plot_finetune, plot_isoflop, plot_learning_rates, plot_loss
 from nfnet_eqx.scaling._fit import Convergence, Fit, Form, HeldOut, Influence, Rows
 from nfnet_eqx.scaling._forecast import SweepLeft, sweep_left
 from nfnet_eqx.scaling._forms import fit_parametric, fit_power_law, fit_repeated
@@ -57,6 +59,11 @@ __all__ = [
     "parse_budget",
     "plan",
     "plan_sweep",
+    "plot_compare",
+    "plot_finetune",
+    "plot_isoflop",
+    "plot_learning_rates",
+    "plot_loss",
     "read_fit",
     "read_points",
     "read_sweep",

@@ -8,7 +8,7 @@ import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 from nfnet_eqx._errors import InputError, first
 from nfnet_eqx.scaling._points import Point, Status
@@ -19,13 +19,16 @@ _NAMES = tuple(field.name for field in dataclasses.fields(Point))
 _FLAGS = {"true": True, "false": False, "1": True, "0": False}
 
 
-def read_points(path: str | Path, columns: Mapping[str, str] | None = None) -> list[Point]:
+def read_points(
+    path: str | Path, columns: Mapping[str, str] | None = None, *, measure: Literal["loss", "top1"] = "loss"
+) -> list[Point]:
     """Read the points of a table.
 
     Args:
         path: a .jsonl file (one JSON object a line) or a .csv file (names in the first line).
         columns: the file's name of a column, for names of `Point`; without one, a column is looked for by `Point`'s own
             name, and one that is not there is not known. Without a column of runs, each row is a run.
+        measure: what every row of a run that ended must have.
 
     Raises:
         InputError: naming the file and all that is wrong with it.
@@ -40,15 +43,15 @@ def read_points(path: str | Path, columns: Mapping[str, str] | None = None) -> l
     present = list(dict.fromkeys(key for _, row in rows for key in row))
     faults = [f"no column {column!r} (for {name})" for name, column in columns.items() if column not in present]
     found = {name: columns.get(name, name) for name in _NAMES if columns.get(name, name) in present}
-    if "loss" not in found and "loss" not in columns:
-        faults.append("no column 'loss'; name it with --loss")
+    if measure not in found and measure not in columns:
+        faults.append(f"no column {measure!r}; name it with --{measure}")
     if "flops" not in found and "flops" not in columns and not {"parameters", "images"} <= {*found, *columns}:
         faults.append("no column 'flops', nor 'parameters' and 'images'; name them: --compute, --parameters, --images")
     if faults:
         raise InputError(f"{path}: {'; '.join(faults)}; it has {first(list(map(repr, present)), 20)}")
     points, wrong = [], defaultdict(list)
     for number, row in rows:
-        points.append(_point(number, {name: row.get(column) for name, column in found.items()}, found, wrong))
+        points.append(_point(number, {name: row.get(column) for name, column in found.items()}, found, measure, wrong))
     if wrong:
         raise InputError(f"{path}: " + "; ".join(f"{what} in {first(where, 3)}" for what, where in wrong.items()))
     return [point for point in points if point is not None]
@@ -124,7 +127,7 @@ def _jsonl_rows(path: Path, text: str) -> list[tuple[str, dict[str, Any]]]:
 
 
 def _point(
-    where: str, row: Mapping[str, Any], found: Mapping[str, str], wrong: defaultdict[str, list[str]]
+    where: str, row: Mapping[str, Any], found: Mapping[str, str], measure: str, wrong: defaultdict[str, list[str]]
 ) -> Point | None:
     """The point of one row; what is wrong with it goes to `wrong`, by kind."""
     values: dict[str, Any] = {}
@@ -137,8 +140,8 @@ def _point(
         else:
             values[name] = value
     values.setdefault("run", where)
-    if values.get("status", "done") == "done" and "loss" not in values and row.get("loss") in (None, ""):
-        wrong[f"{found['loss']} is empty"].append(where)
+    if values.get("status", "done") == "done" and measure not in values and row.get(measure) in (None, ""):
+        wrong[f"{found[measure]} is empty"].append(where)
     return None if wrong else Point(**values)
 
 

@@ -11,7 +11,7 @@ from nfnet_eqx.train._loop import Result, train
 from nfnet_eqx.train._mesh import make_mesh, put_batch
 from nfnet_eqx.train._metrics import Writer, read_metrics
 from nfnet_eqx.train._optimizer import OptimizerConfig
-from nfnet_eqx.train._plot import plot_confusion, plot_curves
+from nfnet_eqx.train._plot import drawable, plot_confusion, plot_curves
 from nfnet_eqx.train._prepare import count_steps, resolve_sizes
 from nfnet_eqx.train._published import Comparison
 from nfnet_eqx.train._run import changed_settings
@@ -37,6 +37,7 @@ __all__ = [
     "changed_settings",
     "count_classes",
     "count_steps",
+    "drawable",
     "evaluate",
     "evaluate_checkpoint",
     "find_start",

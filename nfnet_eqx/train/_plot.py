@@ -68,7 +68,7 @@ def plot_curves(
         raise InputError(f"{file}: no metrics to draw yet; train for longer than one interval of the log")
     unit: Literal["epoch", "step"] = "epoch" if all("epoch" in record for record in metrics) else "step"
     figure = Figure(figsize=(10, 3.7), layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.08, wspace=0.04))
-    (title,) = _drawable([_shorten(title, _LONGEST_TITLE)])
+    (title,) = drawable([_shorten(title, _LONGEST_TITLE)])
     figure.suptitle(title, x=0.01, ha="left", size=12, weight="bold", color=_TEXT, parse_math=False)
     loss, accuracy, rate = figure.subplots(1, 3, sharex=True, width_ratios=(5, 5, 3))
     train, evaluated = _series(metrics, "train", unit), _series(metrics, "eval", unit)
@@ -141,7 +141,7 @@ def plot_confusion(confusion: Int[np.ndarray, "k k"], labels: Sequence[str] | No
     axes.tick_params(length=0, colors=_TEXT)
     axes.spines[:].set_color(_EDGE)
     if classes <= _MOST_LABELS:
-        names = _drawable([_shorten(name, _LONGEST_LABEL) for name in labels or map(str, range(classes))])
+        names = drawable([_shorten(name, _LONGEST_LABEL) for name in labels or map(str, range(classes))])
         size = 10 if classes <= _MOST_NUMBERS else 8
         axes.set_xticks(range(classes), names, rotation=90, size=size, parse_math=False)
         axes.set_yticks(range(classes), names, size=size, parse_math=False)
@@ -211,7 +211,7 @@ def _shorten(text: str, longest: int) -> str:
     return text if len(text) <= longest else text[: longest - 1].rstrip() + "…"
 
 
-def _drawable(texts: Sequence[str]) -> list[str]:
+def drawable(texts: Sequence[str]) -> list[str]:
     """The texts with a box for every letter that no font has, which the log says; matplotlib would warn of each."""
     letters = {letter for font in _fonts() for letter in get_font(font).get_charmap()}
     missing = {letter for text in texts for letter in text if ord(letter) not in letters}
