@@ -134,7 +134,7 @@ def binary_axis(axis: Axis, values: Iterable[float], *, most: int = 12) -> None:
 
 def number(value: float) -> str:
     """A number in the fewest signs: 0.25, 2.4, 120, 3×10¹⁵."""
-    if 1e-3 <= abs(value) < 1e5:
+    if 1e-3 <= abs(value) < 1e4:
         return f"{value:.6g}"
     digits, exponent = f"{value:.2e}".split("e")
     power = "10" + str(int(exponent)).translate(_SUPERSCRIPTS)
@@ -149,16 +149,16 @@ def short(text: str) -> str:
     return drawable([text])[0]
 
 
-def legend(figure: Figure, axes: Sequence[Axes], side: str = "outside right upper") -> None:
-    """One legend for all panels, beside them."""
+def legend(figure: Figure, axes: Sequence[Axes], *, below: bool = False) -> None:
+    """One legend for all panels, beside or below them."""
     handles = {}
     for one in axes:
         for handle, label in zip(*one.get_legend_handles_labels(), strict=True):
             handles.setdefault(label, handle)
     if handles:
-        drawn = figure.legend(
-            handles.values(), handles, loc=side, frameon=False, fontsize=9, labelcolor=TEXT, handlelength=3
-        )
+        place: Any = {"loc": "outside lower center", "ncols": 4} if below else {"loc": "outside right upper"}
+        style: Any = {"frameon": False, "fontsize": 9, "labelcolor": TEXT, "handlelength": 3}
+        drawn = figure.legend(handles.values(), list(handles), **place, **style)
         for text in drawn.get_texts():
             text.set_parse_math(False)
 

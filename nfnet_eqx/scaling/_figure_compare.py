@@ -49,7 +49,7 @@ def plot_compare(found: EqualCompute, file: str | Path) -> None:
         log_axis(gap.xaxis, [at.x for at in found.gap], most=5)
     if found.ratio:
         log_axis(times.yaxis, [1.0, *(n for at in found.ratio for n in at.estimate)])
-    legend(figure, [loss], "outside lower center")
+    legend(figure, [loss], below=True)
     save(figure, file)
 
 

@@ -1,4 +1,4 @@
-"""The figures of 2310.16764 from any results: loss over compute, best learning rates, fine-tuned error; isoFLOP curves."""
+"""The figures of 2310.16764 from any results, and isoFLOP curves: loss at equal compute."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +9,6 @@ from matplotlib.axes import Axes
 
 from nfnet_eqx._errors import InputError
 from nfnet_eqx.scaling._drawing import (
-    EDGE,
     FAULT,
     MUTED,
     TEXT,
@@ -30,8 +29,9 @@ from nfnet_eqx.scaling._laws import PowerLaw, Repeated
 from nfnet_eqx.scaling._points import Point
 from nfnet_eqx.scaling._select import Settings, settings
 
+_BAND = "#c3cad4"
 _COMPUTE = "Training compute, FLOPs"
-_BINS = 6  # budgets of the isoFLOP view
+_BUDGETS = 6  # of the isoFLOP view
 _PLACES = 240  # of a curve
 
 
@@ -159,7 +159,9 @@ def plot_finetune(points: Sequence[Point], file: str | Path) -> None:
 
 
 def plot_isoflop(fit: Fit, file: str | Path) -> None:
-    """Draw loss against parameters at equal compute: points by compute, the law's curves, each with its optimum.
+    """Draw loss against parameters at equal compute: the models, the law's curves, and each curve's optimum.
+
+    A model stands at a compute between two of its runs, its loss on the straight line between them in log-log.
 
     What an image costs is a power law of the parameters through the same points: networks of one family have no fixed
     number of FLOPs a parameter. Images that are seen again are counted as the points have them.
@@ -183,23 +185,19 @@ def plot_isoflop(fit: Fit, file: str | Path) -> None:
     price = np.polyfit(np.log(size), np.log(compute / np.array([point.images for point in points])), 1)
     unique = max(point.unique_images or np.inf for point in points)
     sizes = np.geomspace(size.min() / 1.6, size.max() * 1.6, _PLACES)
-    edges = np.geomspace(compute.min() * 0.999, compute.max() * 1.001, _BINS + 1)
+    # The ends themselves are one model's alone.
+    budgets = np.geomspace(compute.min(), compute.max(), _BUDGETS + 2)[1:-1]
     figure = new_figure(9, 5)
     axes = figure.subplots()
     panel(axes, "Parameters", "Held-out loss, nats")
     drawn, none = [], False
-    for i in range(_BINS):
-        inside = (edges[i] <= compute) & (compute < edges[i + 1])
-        if not inside.any():
-            continue
-        budget = float(np.exp(np.log(compute[inside]).mean()))
-        color = str(round(0.68 - 0.68 * i / (_BINS - 1), 3))
+    for i, budget in enumerate(map(float, budgets)):
+        color = str(round(0.68 - 0.68 * i / (_BUDGETS - 1), 3))
         images = budget / np.exp(np.polyval(price, np.log(sizes)))
         curve = _along(fit.law, sizes, images, unique)
-        losses = [point.loss for point, here in zip(points, inside, strict=True) if here]
-        marker = "os^DvP"[i]
+        at, losses = _at_compute(points, budget)
         axes.plot(sizes, curve, color=color, linewidth=1.6, zorder=2)
-        axes.plot(size[inside], losses, marker, color=color, ms=6, label=f"{number(float(f'{budget:.2g}'))} FLOPs")
+        axes.plot(at, losses, "os^DvP"[i], color=color, ms=6, zorder=4, label=f"{number(float(f'{budget:.2g}'))} FLOPs")
         drawn += [*curve[(sizes >= size.min()) & (sizes <= size.max())], *losses]
         best = int(curve.argmin())
         if best in (0, _PLACES - 1):
@@ -208,7 +206,7 @@ def plot_isoflop(fit: Fit, file: str | Path) -> None:
         lows = [sizes[_along(sample, sizes, images, unique).argmin()] for sample in fit.samples] or [sizes[best]]
         low, high = np.quantile(lows, [0.025, 0.975])
         bar = [[sizes[best] - min(low, sizes[best])], [max(high, sizes[best]) - sizes[best]]]
-        style = {"fmt": "*", "color": FAULT, "ms": 11, "mec": "white", "capsize": 3, "lw": 1.4, "zorder": 4}
+        style = {"fmt": "*", "color": FAULT, "ms": 12, "mec": "white", "capsize": 3, "lw": 1.4, "zorder": 3}
         axes.errorbar(sizes[best], curve[best], xerr=bar, **style, label="optimum, 95 % interval")
     if none:
         axes.plot([], [], " ", label="(no star: no optimum\namong these sizes)")
@@ -224,6 +222,21 @@ def _along(
     if isinstance(law, Repeated):
         return np.asarray(law.loss(sizes, images, np.minimum(images, unique)))
     return np.asarray(law.loss(sizes, images))  # type: ignore[attr-defined]
+
+
+def _at_compute(points: Sequence[Point], budget: float) -> tuple[list[float], list[float]]:
+    """Parameters and interpolated loss of each model that has runs at less and at more compute."""
+    models: dict[tuple[str, float], list[tuple[float, float]]] = {}
+    for point in points:
+        own = models.setdefault((point.model, point.parameters or 0.0), [])
+        own.append((np.log(point.flops or 1.0), np.log(point.loss or 1.0)))
+    at, losses = [], []
+    for (_, parameters), own in models.items():
+        x, y = zip(*sorted(own), strict=True)
+        if x[0] <= np.log(budget) <= x[-1]:
+            at.append(parameters)
+            losses.append(float(np.exp(np.interp(np.log(budget), x, y))))
+    return at, losses
 
 
 def _by_model(axes: Axes, points: Sequence[Point], values: Sequence[float]) -> None:
@@ -269,7 +282,7 @@ def _draw_law(axes: Axes, fit: Fit, index: int) -> list[float]:
     exponent = f"b = {fit.law.b:.3g} ({low:.3g} to {high:.3g})"
     name = short(f"{family}: L = {constant}a C^-b".removeprefix(": "))
     hatch = ("", "///", "...")[index % 3]
-    axes.fill_between(at, *band, color=EDGE, hatch=hatch, edgecolor=MUTED, linewidth=0, alpha=0.7, zorder=1)
+    axes.fill_between(at, *band, color=_BAND, hatch=hatch, edgecolor=MUTED, linewidth=0, alpha=0.8, zorder=1)
     style = ("-", (0, (6, 2)), (0, (1, 1)))[index % 3]
     axes.plot(at, fit.law.loss(at), color=TEXT, linewidth=1.8, linestyle=style, label=f"{name},\n{exponent}", zorder=2)
     return [float(band.min()), float(band.max())]
