@@ -116,7 +116,8 @@ def init_network(config: NetworkConfig, *, key: InitKey) -> Network:
 def create_model(name: str, *, key: PRNGKeyArray, num_classes: int = 1000, in_channels: int = 3) -> Any:
     """A freshly initialised network of one of the families.
 
-    For any other change of the architecture, use `dataclasses.replace` on `get_config(name)` and call `NFNet`.
+    For any other change of the architecture, use `dataclasses.replace` on `get_config(name)` and call
+    `nfnet_eqx.models.init_network`.
 
     Args:
         name: one of `list_models()`.
