@@ -20,7 +20,7 @@ NEWEST_PYTHON ?= $(shell \
 	done)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format types wheel-test test-parity test-newest data train-bundled bench-train clean
+.PHONY: help demo test lint format types wheel-test test-parity test-newest data train-bundled study bench-train clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -58,6 +58,11 @@ data: $(READY) ## fetch and decode CIFAR-10
 train-bundled: $(READY) ## train the shipped checkpoint again
 	$(BIN)/nfnet-eqx train --recipe cifar10 --out runs/cifar10
 	$(BIN)/python examples/cifar10.py bundle
+
+study: $(READY) ## the scaling study: NFNets against ViTs at equal compute (hours; SMOKE=1: minutes, on digits)
+	$(if $(SMOKE),,test -e data/cifar10/train.npz || $(MAKE) data)
+	PATH="$(CURDIR)/$(BIN):$$PATH" sh examples/scaling_study/study.sh \
+		examples/scaling_study/$(if $(SMOKE),smoke,study).toml runs/$(if $(SMOKE),smoke,study)
 
 bench-train: $(READY) ## pictures a second of the input pipeline and of a training step, and what the loop adds
 	$(BIN)/python examples/bench_pipeline.py

@@ -1,0 +1,19 @@
+#!/bin/sh
+# The whole study by the shipped commands: study.sh FILE.toml OUT. Stopped in whatever way, the same command resumes it.
+set -eu
+sweep=$1 out=$2 results=$2/results.jsonl
+
+nfnet-eqx scaling sweep "$sweep" --out "$out"
+
+for family in NFNet ViT; do
+    for form in power parametric repeated; do
+        printf '\n== %s, form %s\n' "$family" "$form"
+        nfnet-eqx scaling fit "$results" --family "$family" --form "$form" --save "$out/$family-$form.json"
+    done
+    nfnet-eqx scaling plot "$results" --what isoflop --fit "$out/$family-parametric.json" --save "$out/isoflop-$family.png"
+done
+nfnet-eqx scaling plot "$results" --fit "$out/NFNet-power.json" "$out/ViT-power.json" --save "$out/loss.png"
+nfnet-eqx scaling plot "$results" --what learning-rate --save "$out/learning-rates.png"
+
+printf '\n== NFNet against ViT\n'
+nfnet-eqx scaling compare "$results" --a NFNet --b ViT --save "$out/compare.png"
