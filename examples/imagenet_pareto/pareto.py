@@ -27,6 +27,8 @@ LABELS = {
     "NFNet": ((-5, 4), "right", -1),
     "ViT": ((6, -9), "left", -1),
     "ECA-NFNet-L0": ((6, -7), "left", -1),
+    "NFNet-F2": ((6, -9), "left", 0),
+    "NFNet-F5": ((6, -9), "left", 0),
     "NFNet-F4, JFT-300M": ((-6, -3), "right", -1),
     "NFNet-F4+, JFT-300M": ((6, -9), "left", -1),
     "So400m/14 (SigLIP), WebLI": ((7, -1), "left", -1),
