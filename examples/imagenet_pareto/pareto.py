@@ -26,6 +26,7 @@ STYLES = {"NFNet": ("#2563eb", "o", "-", True), "ViT": ("#c2410c", "s", "--", Fa
 LABELS = {
     "NFNet": ((-5, 4), "right", -1),
     "ViT": ((6, -9), "left", -1),
+    "NFNet-L0": ((6, 2), "left", -1),
     "ECA-NFNet-L0": ((6, -7), "left", -1),
     "NFNet-F2": ((6, -9), "left", 0),
     "NFNet-F5": ((6, -9), "left", 0),

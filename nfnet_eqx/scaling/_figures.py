@@ -1,6 +1,6 @@
 """The figures of 2310.16764 from any results, and isoFLOP curves: loss at equal compute."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +25,7 @@ from nfnet_eqx.scaling._drawing import (
 )
 from nfnet_eqx.scaling._envelope import envelope
 from nfnet_eqx.scaling._fit import Fit
-from nfnet_eqx.scaling._laws import PowerLaw, Repeated
+from nfnet_eqx.scaling._laws import Law, Parametric, PowerLaw, Repeated
 from nfnet_eqx.scaling._points import Point
 from nfnet_eqx.scaling._select import Settings, settings
 
@@ -217,11 +217,12 @@ def plot_isoflop(fit: Fit, file: str | Path) -> None:
 
 
 def _along(
-    law: object, sizes: Float[np.ndarray, " n"], images: Float[np.ndarray, " n"], unique: float
+    law: Law, sizes: Float[np.ndarray, " n"], images: Float[np.ndarray, " n"], unique: float
 ) -> Float[np.ndarray, " n"]:
     if isinstance(law, Repeated):
         return np.asarray(law.loss(sizes, images, np.minimum(images, unique)))
-    return np.asarray(law.loss(sizes, images))  # type: ignore[attr-defined]
+    assert isinstance(law, Parametric)
+    return np.asarray(law.loss(sizes, images))
 
 
 def _at_compute(points: Sequence[Point], budget: float) -> tuple[list[float], list[float]]:
@@ -252,7 +253,7 @@ def _by_model(axes: Axes, points: Sequence[Point], values: Sequence[float]) -> N
         style.draw(axes, x, y, _name(*key, styles), line=bool(key[1]))
 
 
-def _name(family: str, model: str, styles: dict[tuple[str, str], object]) -> str:
+def _name(family: str, model: str, styles: Iterable[tuple[str, str]]) -> str:
     several = len({family for family, _ in styles}) > 1
     return short(f"{family} {model}".strip() if several and family not in model else model or family or "runs")
 
@@ -275,7 +276,8 @@ def _draw_law(axes: Axes, fit: Fit, index: int) -> list[float]:
         raise InputError(f"a {fit.form} fit is no law of compute alone; fit one with --form power")
     compute = np.array([point.flops for point in fit.points], np.float64)
     at = np.geomspace(compute.min(), compute.max(), _PLACES)
-    band = np.quantile([sample.loss(at) for sample in fit.samples or (fit.law,)], [0.025, 0.975], axis=0)
+    laws = [law for law in (*fit.samples, fit.law) if isinstance(law, PowerLaw)]
+    band = np.quantile([np.asarray(law.loss(at)) for law in laws], [0.025, 0.975], axis=0)
     low, high = fit.interval("b") if fit.samples else (fit.law.b, fit.law.b)
     family = fit.points[0].family
     constant = f"{fit.law.E:.3g} + " if fit.law.E else ""
