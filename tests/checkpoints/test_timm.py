@@ -43,7 +43,7 @@ PUBLISHED = {
 FLAT = {key: value for key, value in PUBLISHED.items() if key != "pretrained_cfg"} | PUBLISHED["pretrained_cfg"]
 
 
-def read(architecture: str, **model_args: Any) -> NFNetConfig:
+def read(architecture: str, **model_args: Any) -> Any:
     return config_from_timm({"architecture": architecture, "model_args": model_args})[1]
 
 
