@@ -5,14 +5,23 @@ sweep=$1 out=$2 results=$2/results.jsonl
 
 nfnet-eqx scaling sweep "$sweep" --out "$out"
 
+laws=
 for family in NFNet ViT; do
     for form in power parametric repeated; do
         printf '\n== %s, form %s\n' "$family" "$form"
-        nfnet-eqx scaling fit "$results" --family "$family" --form "$form" --save "$out/$family-$form.json"
+        # What the runs cannot carry at all is refused in a line; the others go on.
+        nfnet-eqx scaling fit "$results" --family "$family" --form "$form" --save "$out/$family-$form.json" ||
+            rm -f "$out/$family-$form.json"
     done
-    nfnet-eqx scaling plot "$results" --what isoflop --fit "$out/$family-parametric.json" --save "$out/isoflop-$family.png"
+    if [ -e "$out/$family-power.json" ]; then
+        laws="$laws $out/$family-power.json"
+    fi
+    if [ -e "$out/$family-parametric.json" ]; then
+        nfnet-eqx scaling plot "$results" --what isoflop --fit "$out/$family-parametric.json" --save "$out/isoflop-$family.png"
+    fi
 done
-nfnet-eqx scaling plot "$results" --fit "$out/NFNet-power.json" "$out/ViT-power.json" --save "$out/loss.png"
+# shellcheck disable=SC2086 # a word for each file
+nfnet-eqx scaling plot "$results" ${laws:+--fit $laws} --save "$out/loss.png"
 nfnet-eqx scaling plot "$results" --what learning-rate --save "$out/learning-rates.png"
 
 printf '\n== NFNet against ViT\n'
