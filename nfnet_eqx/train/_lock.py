@@ -43,18 +43,20 @@ def locked(folder: Path) -> Iterator[None]:
         "since": time.strftime("%Y-%m-%d %H:%M:%S"),
         "token": token,
     }
-    _take(file, json.dumps(owner).encode())
-    _held.add(token)
-    ended = threading.Event()
-    beat = threading.Thread(target=_touch, args=(file, token, ended), name="run-lock", daemon=True)
-    beat.start()
+    _held.add(token)  # before the file is there: another thread would take it for one that was left behind
     try:
-        yield
+        _take(file, json.dumps(owner).encode())
+        ended = threading.Event()
+        beat = threading.Thread(target=_touch, args=(file, token, ended), name="run-lock", daemon=True)
+        beat.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            beat.join()
+            _remove(file, owner)
     finally:
-        ended.set()
-        beat.join()
         _held.discard(token)
-        _remove(file, token)
 
 
 def _take(file: Path, content: bytes) -> None:
@@ -66,21 +68,23 @@ def _take(file: Path, content: bytes) -> None:
             if _appeared(own, file):
                 return
             found = _read(file)
+            if found is None:  # it went just now
+                continue
             if not _left_behind(file, found):
                 raise Locked(
                     f"out (={file.parent}): a run is going on there, in process {found.get('process', '?')} on "
                     f"{found.get('host', '?')} since {found.get('since', '?')}; wait for it, stop it, or choose "
                     f"another folder (if it is gone for certain, delete {file}, or wait three minutes)"
                 )
-            _remove(file, found.get("token"))
+            _remove(file, found)
         raise Locked(f"{file}: several processes start a run here at once; start one")
     finally:
         own.unlink(missing_ok=True)
 
 
-def _remove(file: Path, token: object) -> None:
-    """Removes the lock of this token; one of another, who may have come since it was looked at, stays."""
-    if _read(file).get("token") != token:
+def _remove(file: Path, owner: dict[str, Any]) -> None:
+    """Removes the lock of this owner; one of another, who may have come since it was looked at, stays."""
+    if _read(file) != owner:
         return
     # Under a name that nobody else knows it cannot become another's between the look and the removal.
     aside = _temporary(file)
@@ -88,7 +92,7 @@ def _remove(file: Path, token: object) -> None:
         os.rename(file, aside)
     except FileNotFoundError:
         return
-    if _read(aside).get("token") != token:
+    if _read(aside) != owner:
         _appeared(aside, file)
     aside.unlink(missing_ok=True)
 
@@ -140,9 +144,12 @@ def _place() -> dict[str, str | None]:
     return place
 
 
-def _read(file: Path) -> dict[str, Any]:
+def _read(file: Path) -> dict[str, Any] | None:
+    """Whose lock a file is; empty: nobody can tell; `None`: there is no such file."""
     try:
         owner = json.loads(file.read_bytes())
+    except FileNotFoundError:
+        return None
     except (OSError, ValueError):
         return {}
     return owner if isinstance(owner, dict) else {}
@@ -151,7 +158,7 @@ def _read(file: Path) -> dict[str, Any]:
 def _touch(file: Path, token: str, ended: threading.Event) -> None:
     """Keeps a lock young, until the end or until somebody took it for left behind and it is another's."""
     while not ended.wait(_BEAT):
-        found = _read(file).get("token", token)  # a file that cannot be read just now may be ours
+        found = (_read(file) or {}).get("token", token)  # a file that cannot be read just now may be ours
         if found != token:
             return
         with contextlib.suppress(OSError):

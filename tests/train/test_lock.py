@@ -84,7 +84,7 @@ def test_of_two_who_find_a_dead_lock_the_second_does_not_remove_that_of_the_firs
     write(tmp_path, process=ended_process())
     read, looks = _lock._read, 0
 
-    def looked(file: Path) -> dict[str, object]:
+    def looked(file: Path) -> dict[str, object] | None:
         nonlocal looks
         owner, looks = read(file), looks + 1
         if looks == 2:  # after its last look at the dead one: the first is faster
@@ -127,3 +127,41 @@ def test_the_holder_keeps_its_lock_young(tmp_path: Path, monkeypatch: pytest.Mon
             time.sleep(0.01)
         assert (tmp_path / LOCK_NAME).stat().st_mtime > 0
     assert not any(thread.name == "run-lock" for thread in threading.enumerate())
+
+
+def test_a_lock_that_another_thread_has_just_made_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    appeared = _lock._appeared
+
+    def looked_at_once(own: Path, file: Path) -> bool:
+        made = appeared(own, file)
+        assert not made or not _lock._left_behind(file, json.loads(file.read_text()))
+        return made
+
+    monkeypatch.setattr(_lock, "_appeared", looked_at_once)
+    with locked(tmp_path):
+        pass
+    assert not _lock._held and list(tmp_path.iterdir()) == []
+
+
+def test_a_lock_that_goes_while_it_is_looked_at_costs_the_next_one_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    write(tmp_path, process=os.getppid())
+    read, looks = _lock._read, 0
+
+    def looked(file: Path) -> dict[str, object] | None:
+        nonlocal looks
+        looks += 1
+        if looks > 1:
+            return read(file)
+        (tmp_path / LOCK_NAME).unlink()
+        gone = read(file)
+        write(tmp_path, process=os.getppid(), token="the next one's")
+        return gone
+
+    monkeypatch.setattr(_lock, "_read", looked)
+    monkeypatch.setattr(_lock, "_left_behind", lambda file, owner: not owner)  # as of a file that is not there
+    with pytest.raises(InputError, match="a run is going on there"), locked(tmp_path):
+        pass
+    assert looks == 2, "nothing was removed for it"
+    assert read(tmp_path / LOCK_NAME)["token"] == "the next one's"
