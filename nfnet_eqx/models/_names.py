@@ -15,7 +15,7 @@ _LAYER = re.compile(
     r"(?P<first>stem|patch_embed|cls_token|reg_token|pos_embed)(?:\.|$)"
     r"|(?:stages\.(?P<stage>\d+)|blocks)\.(?P<block>\d+)\."
     r"|(?P<last>final_conv)(?:\.|$)"
-    r"|(?P<head>norm|fc_norm|attn_pool|head)(?:\.|$)"
+    r"|(?P<head>norm|fc_norm|attn_pool|head_drop|head)(?:\.|$)"
 )
 
 

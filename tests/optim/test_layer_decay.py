@@ -47,6 +47,18 @@ def test_the_tenth_block_comes_after_the_second():
     assert rate["stages.0.11.gain"] == 0.5 and rate["stages.0.10.gain"] == 0.25 and rate["stages.0.2.gain"] == 0.5**10
 
 
+@pytest.mark.parametrize("name", ["vit_micro_patch4_32", "vit_tiny_patch16_224"])
+def test_a_vit_as_training_divides_it_has_its_rates(name: str):
+    """What is no parameter, such as a dropout's rate, is missing there; its name must not be refused."""
+    config = nfx.get_config(name)
+    expected = {f"blocks.{i}.": 0.5 ** (config.depth - i) for i in range(config.depth)}
+    expected |= dict.fromkeys(("cls_token", "pos_embed", "patch_embed."), 0.5 ** (config.depth + 1))
+    expected |= dict.fromkeys(("norm.", "attn_pool.", "head."), 1.0)
+    for parameter, rate in rates(ones(name), 0.5).items():
+        prefix = next(prefix for prefix in expected if parameter.startswith(prefix))
+        assert rate == expected[prefix], parameter
+
+
 def test_frozen_blocks_move_nobody_elses_rate():
     tree, frozen = ones("test_nfnet"), ("stem.", "stages.1.", "stages.3.")
     trained = eqx.filter(tree, nfx.parameter_mask(tree, lambda name: not name.startswith(frozen)))
