@@ -22,7 +22,7 @@ from nfnet_eqx.checkpoints import (
     open_checkpoint,
     write_verified,
 )
-from nfnet_eqx.convert._deepmind import Tree, deepmind_tree, open_deepmind, write_deepmind
+from nfnet_eqx.convert._deepmind import Tree, check_family, deepmind_tree, open_deepmind, write_deepmind
 from nfnet_eqx.convert._load import is_foreign, open_deepmind_checkpoint
 from nfnet_eqx.convert._numerics import fold_gain
 from nfnet_eqx.convert._verify import compare, convolutions, standardized_difference
@@ -101,6 +101,8 @@ def convert(
 
 
 def _convert(opened: Opened, path: Path, numerics: Numerics) -> Converted:
+    if path.suffix == ".npz":
+        check_family(opened.ckpt.config)
     config = opened.ckpt.config.with_numerics(numerics)
     tensors, differences = _for_numerics(opened, config)
     original = opened.verified()

@@ -202,8 +202,7 @@ def native_to_deepmind(config: NFNetConfig, tensors: Mapping[str, Any]) -> dict[
 
 def deepmind_tree(config: NetworkConfig, tensors: Mapping[str, Any]) -> dict[str, dict[str, LazyArray]]:
     """As `native_to_deepmind`, one array at a time: made when it is asked for."""
-    if not isinstance(config, NFNetConfig):
-        raise InputError(f"DeepMind's files hold NFNets, not a {config.FAMILY}")
+    config = check_family(config)
     different = names.not_deepminds(config)
     if different:
         raise InputError(f"DeepMind's files cannot express {', '.join(different)}")
@@ -233,11 +232,16 @@ def deepmind_tree(config: NetworkConfig, tensors: Mapping[str, Any]) -> dict[str
     return tree
 
 
+def check_family(config: NetworkConfig) -> NFNetConfig:
+    """Refuses a network of another family than DeepMind's files are of."""
+    if not isinstance(config, NFNetConfig):
+        raise InputError(f"DeepMind's files hold NFNets, not a {config.FAMILY}; convert it to a folder instead")
+    return config
+
+
 def _named(architecture: str, shapes: names.Shapes) -> NFNetConfig:
     """The network of that name; the arrays only say how many input channels and classes it has."""
-    config = get_config(architecture)
-    if not isinstance(config, NFNetConfig):
-        raise InputError(f"DeepMind's files hold NFNets, not a {config.FAMILY}")
+    config = check_family(get_config(architecture))
     different = names.not_deepminds(config)
     if different:
         raise InputError(f"{architecture} is no network of DeepMind's code, it has {', '.join(different)}")

@@ -95,7 +95,9 @@ class NetworkConfig(abc.ABC):
             InputError: the family has no such function.
         """
         if numerics != self.numerics:
-            raise InputError(f"numerics (={numerics!r}): a {self.FAMILY} has one function, {self.numerics!r}")
+            raise InputError(
+                f"numerics (={numerics!r}): a {self.FAMILY} has one function, {self.numerics!r}; leave numerics out"
+            )
         return self
 
     def at_image_size(self, side: int) -> "NetworkConfig":

@@ -8,14 +8,18 @@ import tracemalloc
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 
 from nfnet_eqx import from_pretrained, get_config, named_parameters
 from nfnet_eqx._errors import InputError
+from nfnet_eqx.checkpoints import Checkpoint
 from nfnet_eqx.checkpoints._tensors import read_safetensors
 from nfnet_eqx.convert import _convert, convert, native_to_deepmind, read_deepmind
 from nfnet_eqx.convert._haiku_names import entries
+from nfnet_eqx.images import Preprocess
+from nfnet_eqx.models import init_network
 
 T0 = Path(__file__).resolve().parents[1] / "data" / "deepmind" / "T0_dill0.3.3_p3.npz"
 FILES = ["README.md", "config.json", "model.safetensors"]
@@ -99,6 +103,17 @@ def test_of_two_conversions_to_one_folder_the_slower_is_told_that_it_exists(
         assert len(told) == 1 and f"{target}: exists by now; remove it or choose another destination" in told.pop()
         assert target.suffix or sorted(os.listdir(target)) == FILES
     assert sorted(os.listdir(tmp_path)) == ["empty", "new", "new.npz"]
+
+
+def test_a_vit_has_one_function_and_no_file_of_deepminds(tmp_path: Path):
+    config = dataclasses.replace(get_config("vit_micro_patch4_32"), width=8, depth=1, heads=2, mlp_width=8)
+    model = init_network(config, key=jax.random.key(0))
+    ckpt = Checkpoint(model=model, preprocess=Preprocess(), architecture="vit_micro_patch4_32")
+    with pytest.raises(InputError, match="DeepMind's files hold NFNets, not a ViT; convert it to a folder instead"):
+        convert(ckpt, tmp_path / "vit.npz")
+    with pytest.raises(InputError, match="a ViT has one function, 'timm'; leave numerics out"):
+        convert(ckpt, tmp_path / "vit", numerics="deepmind")
+    assert not os.listdir(tmp_path)
 
 
 def test_a_link_to_an_empty_folder_and_the_working_directory_are_filled(
