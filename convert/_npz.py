@@ -71,6 +71,12 @@ def read_npz(path: str | os.PathLike[str]) -> dict[str, dict[str, np.ndarray]]:
         raise InputError(f"{path}: a damaged npz file ({error}); fetch or write it again") from None
     if not faults and not tree:
         faults.append("it holds no arrays")
+    if faults and not tree:
+        raise InputError(
+            f"{path}: is no npz file of DeepMind's NFNets, whose arrays are called module{SEPARATOR}name: "
+            f"{first(faults)}. Other codes' files (big_vision's ViTs, say) are not read; nfnet-eqx list --pretrained "
+            "names what is"
+        )
     if faults:
         raise InputError(f"{path}: an npz file with {len(faults)} faults: {first(faults)}")
     return tree

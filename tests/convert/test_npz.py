@@ -144,6 +144,11 @@ def test_all_faults_are_told_at_once(refused: Callable):
     assert "3 faults" in message and all(part in message for part in ("'<i4'", "'c'", "'d|e.npy'")), message
 
 
+def test_another_codes_file_is_told_from_a_damaged_one(refused: Callable):
+    assert "big_vision's ViTs" in refused(archive({"embedding/kernel.npy": npy(np.ones(3, np.float32))}))
+    assert "big_vision" not in refused(archive({"a|b.npy": npy(np.ones(3, int))}))
+
+
 def test_an_array_of_objects_is_refused_and_not_unpickled(refused: Callable, tmp_path: Path):
     class Payload:
         def __reduce__(self) -> Any:
