@@ -1,5 +1,6 @@
 """`from_pretrained`: a checkpoint by one line, from the package, from a folder, or from the Hub; and `pull`."""
 
+import difflib
 import os
 import re
 from importlib import resources
@@ -222,7 +223,9 @@ def _parse_hub_id(name: str, revision: str | None) -> tuple[str, str | None]:
             f"{name!r} is an architecture, and which of its weights are meant is not clear: {remedy}, or use "
             "create_model for random ones"
         )
+    near = difflib.get_close_matches(name, [*bundled(), *VARIANTS], n=2, cutoff=0.8)
+    hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
     raise InputError(
         f"{name!r} is no bundled checkpoint ({', '.join(bundled()) or 'none'}), no existing folder, and no Hub id such "
-        "as 'timm/dm_nfnet_f0.dm_in1k'"
+        f"as 'timm/dm_nfnet_f0.dm_in1k'{hint}"
     )

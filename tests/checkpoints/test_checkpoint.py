@@ -413,6 +413,7 @@ def test_every_bundled_checkpoint_opens_by_its_name() -> None:
     [
         ("dm_nfnet_f0", "is an architecture, and which of its weights are meant is not clear"),
         ("no-such-thing", "is no bundled checkpoint .* no existing folder, and no Hub id"),
+        ("vit_base_patch14_224", "no Hub id .*; did you mean 'vit_base_patch16_224' or "),
         ("./org/name", "no existing folder"),
         ("/no/such/folder", "no existing folder"),
         ("org/name/file", "no existing folder"),
