@@ -88,12 +88,13 @@ class Window:
         values = {name: float(metrics[name]) for name in ("loss", "top1", "grad_norm", "param_norm")}
         if not all(map(math.isfinite, values.values())):
             optimizer, good = self._config.optimizer, self._last_saved()
+            limit = "clip_norm" if optimizer.clipping is None and optimizer.clip_norm is not None else "clipping"
             raise Diverged(
                 f"{self._config.out}: step {step}: loss {values['loss']:.4g}, gradient norm {values['grad_norm']:.4g} "
                 f"at learning rate {self._rate(step):.4g}. The last good checkpoint is "
                 f"{'none' if good is None else f'step {good}'}. In a new folder, lower "
-                f"optimizer.learning_rate (={optimizer.learning_rate}), set a smaller optimizer.clipping "
-                f"(={optimizer.clipping}), or lengthen optimizer.warmup (={optimizer.warmup:.4g})",
+                f"optimizer.learning_rate (={optimizer.learning_rate}), set a smaller optimizer.{limit} "
+                f"(={getattr(optimizer, limit)}), or lengthen optimizer.warmup (={optimizer.warmup:.4g})",
                 step,
             )
         self._finished.append(values)

@@ -1,5 +1,6 @@
 """The clock of a run: what it counts, when a line is due, and what is said while nothing moves."""
 
+import dataclasses
 import logging
 import time
 from collections.abc import Iterator
@@ -112,3 +113,18 @@ def test_what_is_no_longer_finite_is_told_with_its_step_one_step_late(name: str)
     with pytest.raises(Diverged, match=r"run: step 2: .*lower optimizer.learning_rate") as error:
         window.add(3, METRICS, 0)
     assert error.value.step == 2
+
+
+@pytest.mark.parametrize(
+    ("limits", "remedy"),
+    [
+        ({}, r"smaller optimizer.clipping \(=0.01\)"),
+        ({"clipping": None, "clip_norm": 1.0}, r"smaller optimizer.clip_norm \(=1.0\)"),
+    ],
+)
+def test_the_limit_to_lower_is_one_that_the_run_has(limits: dict, remedy: str):
+    optimizer = dataclasses.replace(CONFIG.optimizer, **limits)
+    window = Window(dataclasses.replace(CONFIG, optimizer=optimizer), lambda step: 0.1, lambda: None)
+    window.add(1, METRICS | {"loss": jnp.nan * jnp.ones(())}, 0)
+    with pytest.raises(Diverged, match=remedy):
+        window.finish()
