@@ -127,7 +127,7 @@ def _usage() -> str:
     commands = "\n".join(f"  {name:{width}}  {command.summary}" for name, command in COMMANDS.items())
     return (
         "usage: nfnet-eqx COMMAND ...\n\n"
-        "Normalizer-free networks in JAX and Equinox.\n\n"
+        "Normalizer-free networks (NFNets), and the vision transformers they compare with, in JAX and Equinox.\n\n"
         f"commands:\n{commands}\n\n"
         "nfnet-eqx COMMAND --help shows a command's arguments and an example; nfnet-eqx --version the version.\n"
         "Exit status: 0; 2 if the input cannot be used; 1 if nfnet-eqx is at fault."
