@@ -96,7 +96,7 @@ def _lines(made: ComputePlan) -> Iterator[str]:
         yield f"learning rate  {', then '.join(rates)}; keep the better (for a batch of 256; at 4096: {at})"
     else:
         yield "learning rate  not known: the fit's runs do not state theirs"
-    for title, words in (("extrapolated", made.extrapolated), ("ours", made.derived)):
+    for title, words in (("the fit says", made.notes), ("extrapolated", made.extrapolated), ("ours", made.derived)):
         for n, line in enumerate(words):
             yield f"{title if n == 0 else '':15}{line}"
     yield ""

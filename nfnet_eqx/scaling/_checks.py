@@ -154,6 +154,8 @@ def _of_rows(fit: Fit) -> list[str]:
             f"the best learning rate is at the edge of its grid for {rows.at_edge} of {rows.chosen} points: "
             "a better one may lie beyond"
         )
+    if rows.missing:
+        found.append(rows.missing)
     if rows.repeated:
         found.append(f"{rows.repeated} rows say the same as another one; each is counted once")
     if rows.diverged or rows.failed:
@@ -166,7 +168,8 @@ def _of_intervals(fit: Fit) -> list[str]:
     for name in exponents(fit.form):
         low, high = fit.interval(name)
         if low <= 0:
-            found.append(f"the interval of {name} contains 0 ({low:.3g} to {high:.3g}): the data do not show its term")
+            what = "contains 0" if high >= 0 else "lies below 0"
+            found.append(f"the interval of {name} {what} ({low:.3g} to {high:.3g}): the data do not show its term")
     smallest = fit.rows.ranges["loss"][0]
     if fit.fixed_E is None and fit.interval("E")[0] < 1e-3 * smallest:
         found.append("the interval of E reaches 0: these data do not show a loss that no compute removes")

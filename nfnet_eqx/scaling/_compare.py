@@ -4,8 +4,8 @@ The method is the paper's figure made into numbers: of each family the lower env
 learning rate chosen for each model and budget. Through an envelope goes a power law `E + a C^-b` with E free: smooth
 and falling, so that it can be read in both directions (loss at a compute, compute for a loss), and straight in log-log
 where E is small, which is what 2310.16764 sees. It is used between the envelope's first and last run only; nothing is
-extrapolated. It minimizes relative errors: for each b of a grid, E and a are a linear problem (variable projection), so
-that a thousand samples cost a fraction of a second.
+extrapolated. It minimizes relative errors: for each b of a grid that narrows, E and a are a linear problem (variable
+projection), so that a thousand samples cost a fraction of a second.
 
 Intervals come from a bootstrap over runs: each sample draws as many runs of a family as there are, with replacement,
 and goes the whole way again, from the choice of the learning rate on. The two headline numbers are means over the
@@ -31,8 +31,9 @@ from nfnet_eqx.scaling._laws import PowerLaw
 from nfnet_eqx.scaling._points import Point
 from nfnet_eqx.scaling._verdict import comparison_notes, verdict
 
-# The exponents that are tried.
+# The exponents that are tried, and then twice those around the best one, to 3e-4 of it.
 _EXPONENTS = np.geomspace(0.005, 3, 160)
+_AROUND = [np.geomspace(1 / ratio, ratio, 17) for ratio in (1.042, 1.006)]
 # Places on each range, and which of them are its middle half.
 _PLACES = 41
 _MIDDLE = slice(10, 31)
@@ -238,11 +239,31 @@ def _fit(family: _Settings, counts: Float[np.ndarray, "samples rows"]) -> _Curve
     """The power law of each sample: for each exponent the E and a, neither negative, of the least relative errors."""
     loss, weight = _on_envelope(family, counts)
     inverse = np.where(weight > 0, 1 / loss, 0)  # the column of E, divided by the loss
-    log = np.log(family.compute)
-    centre = log.mean()
-    basis = np.exp(-_EXPONENTS[:, None] * (log - centre)).T  # the column of a, before that
     w1, w2 = weight * inverse, weight * inverse**2
-    s_ea, s_aa, s_a = w2 @ basis, w2 @ basis**2, w1 @ basis
+    log = np.log(family.compute)
+    centre, rows = log.mean(), np.arange(len(weight))
+    exponents = _EXPONENTS[None]
+    E, a, best = _projected(w1, w2, log - centre, exponents)
+    for around in _AROUND:
+        exponents = np.broadcast_to(exponents, E.shape)[rows, best][:, None] * around
+        E, a, best = _projected(w1, w2, log - centre, exponents)
+    b = exponents[rows, best]
+    return _Curves(E[rows, best], a[rows, best] * np.exp(b * centre), b)
+
+
+def _projected(
+    w1: Float[np.ndarray, "samples settings"],
+    w2: Float[np.ndarray, "samples settings"],
+    log: Float[np.ndarray, " settings"],
+    exponents: Float[np.ndarray, "_samples tried"],
+) -> tuple[Float[np.ndarray, "samples tried"], Float[np.ndarray, "samples tried"], Int[np.ndarray, " samples"]]:
+    """The best E and a of each exponent, and which exponent is the best."""
+    basis = np.exp(-exponents[:, :, None] * log)  # the column of a, before it is divided by the loss
+
+    def total(weights: Float[np.ndarray, "samples settings"], of: np.ndarray) -> np.ndarray:
+        return (of @ weights[:, :, None])[:, :, 0]
+
+    s_ea, s_aa, s_a = total(w2, basis), total(w2, basis**2), total(w1, basis)
     s_ee, s_e = w2.sum(1, keepdims=True), w1.sum(1, keepdims=True)
     with np.errstate(divide="ignore", invalid="ignore"):
         determinant = s_aa * s_ee - s_ea**2
@@ -252,9 +273,7 @@ def _fit(family: _Settings, counts: Float[np.ndarray, "samples rows"]) -> _Curve
     rising = ~(a > 0)
     a, E = np.where(rising, 0, a), np.where(rising, s_e / s_ee, E)
     error = E**2 * s_ee + a**2 * s_aa + 2 * E * a * s_ea - 2 * E * s_e - 2 * a * s_a
-    best = error.argmin(1)
-    rows, b = np.arange(len(best)), _EXPONENTS[best]
-    return _Curves(E[rows, best], a[rows, best] * np.exp(b * centre), b)
+    return E, a, error.argmin(1)
 
 
 def _sampled(family: _Settings, samples: int, generator: np.random.Generator) -> _Curves:

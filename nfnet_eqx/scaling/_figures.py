@@ -27,6 +27,7 @@ from nfnet_eqx.scaling._envelope import envelope
 from nfnet_eqx.scaling._fit import Fit
 from nfnet_eqx.scaling._laws import Law, Parametric, PowerLaw, Repeated
 from nfnet_eqx.scaling._points import Point
+from nfnet_eqx.scaling._search import searched
 from nfnet_eqx.scaling._select import Settings, settings
 
 _BAND = "#c3cad4"
@@ -87,23 +88,13 @@ def plot_learning_rates(points: Sequence[Point], file: str | Path) -> None:
     check_file(file)
     _check_dataset(points)
     told = [p for p in points if p.final and p.learning_rate is not None and p.epochs is not None]
-    ended = [p for p in told if p.status == "done" and p.loss is not None]
-    tried: dict[tuple[str, str, float | None], set[float]] = {}
-    for point in told:
-        tried.setdefault((point.family, point.model, point.epochs), set()).add(point.learning_rate or 0.0)
-    cells = settings(ended).points if ended else ()
-    chosen = [point for point in cells if len(tried[point.family, point.model, point.epochs]) > 1]
+    found = searched(told)
+    chosen = sorted(found.chosen, key=lambda point: point.epochs or 0.0)
     if not chosen:
         raise InputError(
             f"{file}: no model and epoch budget has more than one learning rate, so none was chosen; "
             "the rows need learning_rate and epochs"
         )
-    chosen.sort(key=lambda point: point.epochs or 0.0)
-    edge = []
-    for point in chosen:
-        rates = tried[point.family, point.model, point.epochs]
-        if point.learning_rate in (min(rates), max(rates)):
-            edge.append(point)
     figure = new_figure(8.5, 4.5)
     axes = figure.subplots()
     panel(axes, "Epochs", "Best learning rate")
@@ -114,14 +105,15 @@ def plot_learning_rates(points: Sequence[Point], file: str | Path) -> None:
         own = [point for point in chosen if (point.family, point.model) == key]
         x = [shift[key] * (point.epochs or 0.0) for point in own]
         style.draw(axes, x, [point.learning_rate or 0.0 for point in own], _name(*key, styles))
-    at = [shift[p.family, p.model] * (p.epochs or 0.0) for p in edge], [p.learning_rate or 0.0 for p in edge]
-    if edge:
-        axes.plot(*at, "s", ms=12, mfc="none", mec=FAULT, mew=1.1, label="at the edge of those tried")
+    if found.edge:
+        x = [shift[p.family, p.model] * (p.epochs or 0.0) for p in found.edge]
+        y = [p.learning_rate or 0.0 for p in found.edge]
+        axes.plot(x, y, "s", ms=12, mfc="none", mec=FAULT, mew=1.1, label="at the edge of those tried")
     lost = [p for p in told if p.status == "diverged"]
     if lost:
         x = [shift.get((p.family, p.model), 1.0) * (p.epochs or 0.0) for p in lost]
         axes.plot(x, [p.learning_rate or 0.0 for p in lost], "x", color=FAULT, ms=6, mew=1.4, label="diverged")
-    rates = {rate for values in tried.values() for rate in values}
+    rates = {point.learning_rate or 0.0 for point in told}
     for rate, name in ((min(rates), "lowest and highest tried"), (max(rates), "")):
         axes.axhline(rate, color=MUTED, linewidth=1, linestyle=(0, (1, 2)), label=name, zorder=1)
     binary_axis(axes.xaxis, [point.epochs or 0.0 for point in told])

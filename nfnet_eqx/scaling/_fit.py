@@ -32,6 +32,7 @@ class Rows:
         learning_rates: how they were chosen, in words.
         at_edge: of the points, those whose best learning rate is the lowest or highest that was tried.
         chosen: points whose learning rate was chosen among several.
+        missing: what the sweep has not trained yet, in words; empty where nothing is missing.
         ranges: smallest and largest value of `parameters`, `images`, `unique_images`, `flops` and `loss` of the points.
     """
 
@@ -47,6 +48,7 @@ class Rows:
     learning_rates: str
     at_edge: int
     chosen: int
+    missing: str
     ranges: Mapping[str, tuple[float, float]]
 
 

@@ -18,6 +18,7 @@ from nfnet_eqx.scaling._checks import check_data, check_fields, check_settings, 
 from nfnet_eqx.scaling._envelope import on_envelope
 from nfnet_eqx.scaling._fit import Convergence, Fit, Form, Rows
 from nfnet_eqx.scaling._points import Point
+from nfnet_eqx.scaling._search import missing_words, searched
 from nfnet_eqx.scaling._select import Settings, settings, usable
 from nfnet_eqx.scaling._solve import needs, problem, resample, solve
 from nfnet_eqx.scaling._trust import held_out, influence
@@ -156,10 +157,7 @@ def _fit(
 
 def _rows(form: Form, own: list[Point], chosen: Settings, fitted: tuple[Point, ...], repeated: int) -> Rows:
     last = [point for point in own if point.final]
-    tried = chosen.rates_tried()
-    _, _, best = chosen.choose(np.ones((1, len(chosen.runs))))
-    several = tried > 1
-    at_edge = several & ((best[0] == 0) | (best[0] == tried - 1))
+    found = searched(own)
     axes = dict.fromkeys((*needs(form), "parameters", "images", "unique_images", "flops", "loss"))
     ranges = {}
     for axis in axes:
@@ -167,8 +165,9 @@ def _rows(form: Form, own: list[Point], chosen: Settings, fitted: tuple[Point, .
         if None not in values:
             ranges[axis] = (float(min(values)), float(max(values)))
     seeds = "" if all(point.seed is None for point in own) else ", by the loss, the mean over seeds"
-    if several.any():
-        rates = f"the best of {tried.min()} to {tried.max()} for each model and budget{seeds}"
+    if found.chosen:
+        few, most = min(found.tried), max(found.tried)
+        rates = f"the best of {few if few == most else f'{few} to {most}'} for each model and budget{seeds}"
     else:
         told = any(point.learning_rate is not None for point in own)
         rates = "one for each model and budget" if told else "not stated by the data"
@@ -185,7 +184,8 @@ def _rows(form: Form, own: list[Point], chosen: Settings, fitted: tuple[Point, .
         budgets=len({getattr(point, budget) for point in chosen.points}),
         fitted=len(fitted),
         learning_rates=rates,
-        at_edge=int(at_edge.sum()),
-        chosen=int(several.sum()),
+        at_edge=len(found.edge),
+        chosen=len(found.chosen),
+        missing=missing_words(found) if found.missing else "",
         ranges=ranges,
     )

@@ -87,7 +87,7 @@ def plan(
     if results and fit is None:
         faults.append("results: they go with a fit; make one of them with `nfnet-eqx scaling fit`")
     if results and not runs:
-        faults.append("results: they have no run of the fit's family")
+        faults.append("results: they have no finished run of the fit's family")
     datasets = sorted({point.dataset for point in (*runs, *(fit.points if fit else ())) if point.dataset})
     if len(datasets) > 1:
         faults.append(f"results: they are of different data ({', '.join(datasets)}); plan with those of one")
@@ -127,6 +127,7 @@ def plan(
         chosen=chosen,
         learning_rates=rates,
         price=None if price_per_hour is None else price_per_hour * spent.hours,
+        notes=() if fit is None else fit.notes,
         extrapolated=extrapolated,
         derived=(*derived, *_utilisation(spent)),
         command=_command(chosen, rates, size, recipe),
@@ -134,11 +135,12 @@ def plan(
 
 
 def _runs(fit: Fit | None, results: Sequence[Point]) -> Sequence[Point]:
-    """The runs of the fit's family: a sweep may hold several, and a fit is of one."""
+    """The finished runs of the fit's family: a sweep may hold several, and a fit is of one."""
     if fit is None:
         return ()
     families = {point.family for point in fit.points}
-    return [point for point in results if point.family in families] if results else fit.points
+    own = [p for p in results if p.family in families and p.final and p.status == "done" and p.loss is not None]
+    return own if results else fit.points
 
 
 def _told(faults: list[str], find: Callable[[], T]) -> T | None:

@@ -57,6 +57,7 @@ class ComputePlan:
         chosen: one of them.
         learning_rates: what to try, in this order, as `optimizer.learning_rate` states it (for a batch of 256).
         price: of the budget, in the currency that an hour's price was given in; `None` if it was not.
+        notes: what the fit says that its data cannot carry; empty without one.
         extrapolated: what lies outside of what the source has seen, in words.
         derived: what is our arithmetic or assumption and not the source's, in words.
         command: the line that trains the chosen network; `None` where it is none of `nfnet_eqx.list_models()`.
@@ -71,6 +72,7 @@ class ComputePlan:
     chosen: Candidate
     learning_rates: tuple[float, ...]
     price: float | None
+    notes: tuple[str, ...]
     extrapolated: tuple[str, ...]
     derived: tuple[str, ...]
     command: str | None

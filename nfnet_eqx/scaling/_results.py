@@ -210,7 +210,7 @@ def row_without_loss(run: PlannedRun, folder: Path, status: Status, step: int) -
 
 
 def _point(run: PlannedRun, *, step: int, **values: Any) -> Point:
-    images = step * run.config.batch_size
+    images = step * run.config.batch_size or None  # of a run that failed nothing is known
     values = {"epochs": run.config.epochs} | values
     return Point(
         run=run.id,
@@ -219,8 +219,8 @@ def _point(run: PlannedRun, *, step: int, **values: Any) -> Point:
         dataset=run.dataset,
         parameters=run.parameters,
         images=images,
-        unique_images=run.unique_among(images),
-        flops=step * run.flops_per_step,
+        unique_images=None if images is None else run.unique_among(images),
+        flops=step * run.flops_per_step or None,
         learning_rate=run.config.optimizer.learning_rate,
         seed=run.config.seed,
         **values,

@@ -52,10 +52,6 @@ class Settings:
         setting = np.take_along_axis(self.settings_of[None], best[:, :, None], 2)[:, :, 0]
         return np.take_along_axis(loss, setting, 1), np.take_along_axis(number, setting, 1), best
 
-    def rates_tried(self) -> Int[np.ndarray, " cells"]:
-        """How many learning rates each cell has."""
-        return (self.settings_of >= 0).sum(1)
-
 
 def usable(points: Sequence[Point], family: str | None) -> tuple[list[Point], list[Point], int]:
     """The points of one family, those of them that a fit may use, and how many rows said the same as another.

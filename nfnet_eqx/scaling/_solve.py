@@ -45,6 +45,10 @@ def size(form: Form, fixed_E: float | None) -> int:
     return sum(1 + len(powers) for _, powers in _TERMS[form]) + (fixed_E is None)
 
 
+# Of the smallest loss: so small an E is none.
+_NO_LOSS = 1e-6
+
+
 class Problem(NamedTuple):
     """One form over the cells of some runs.
 
@@ -76,6 +80,8 @@ class Problem(NamedTuple):
         names = names_of(self.form, self.fixed_E)
         columns = dict(zip(names, theta.T, strict=True))
         numbers = {"E": np.exp(columns["E"]) if "E" in columns else np.full(len(theta), self.fixed_E)}
+        # Where no E is wanted, its logarithm falls until nothing changes any more: that is 0, and no number of its own.
+        numbers["E"] = np.where(numbers["E"] < _NO_LOSS * self.settings.losses.min(), 0.0, numbers["E"])
         for scale, powers in _TERMS[self.form]:
             log = columns[scale].copy()
             for exponent, sign, axis in powers:

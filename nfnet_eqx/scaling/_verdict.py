@@ -1,10 +1,10 @@
 """A comparison in words: what its intervals carry, and what the reader has to know of its runs."""
 
-from collections import defaultdict
 from collections.abc import Sequence
 
 from nfnet_eqx.scaling._equal_compute import At, Axis, EqualCompute, Estimate
 from nfnet_eqx.scaling._points import Point
+from nfnet_eqx.scaling._search import missing_words, searched
 
 _UNITS = {"flops": "FLOPs", "seconds": "seconds"}
 
@@ -45,27 +45,23 @@ def verdict(found: EqualCompute) -> str:
 
 def comparison_notes(points: Sequence[Point], a: str, b: str, axis: Axis, kept: int, samples: int) -> tuple[str, ...]:
     """What the reader has to know: runs left out, learning rates at the edge of their grid, an unequal search."""
-    notes, searched = [], {}
+    notes, rates = [], {}
     for family in (a, b):
         runs = [point for point in points if point.family == family and point.final]
         lost = [point for point in runs if point.status != "done" or point.loss is None]
         if lost:
             notes.append(f"{family}: {len(lost)} of {len(runs)} runs diverged or failed, and are left out")
-        rates: dict[object, dict[float, float]] = defaultdict(dict)
-        for point in runs:
-            if point.learning_rate is not None and point.loss is not None and point.status == "done":
-                losses = rates[point.model, point.images, point.epochs]
-                losses[point.learning_rate] = min(point.loss, losses.get(point.learning_rate, point.loss))
-        tried = [losses for losses in rates.values() if len(losses) > 1]
-        edge = sum(min(losses, key=losses.__getitem__) in (min(losses), max(losses)) for losses in tried)
-        if edge:
+        found = searched(runs)
+        if found.missing:
+            notes.append(f"{family}: {missing_words(found)}")
+        if found.edge:
             notes.append(
-                f"{family}: for {edge} of {len(tried)} pairs of model and budget the best learning rate is at the edge "
-                "of those tried; their losses may still fall"
+                f"{family}: for {len(found.edge)} of {len(found.chosen)} pairs of model and budget the best learning "
+                "rate is at the edge of those tried; their losses may still fall"
             )
-        searched[family] = sum(map(len, rates.values())) / max(len(rates), 1)
-    if min(searched.values()) > 0 and max(searched.values()) > 1.2 * min(searched.values()):
-        counts = " and ".join(f"{mean:.2g} for {family}" for family, mean in searched.items())
+        rates[family] = sum(found.tried) / max(len(found.tried), 1)
+    if min(rates.values()) > 0 and max(rates.values()) > 1.2 * min(rates.values()):
+        counts = " and ".join(f"{mean:.2g} for {family}" for family, mean in rates.items())
         notes.append(f"the search was not equal: learning rates a model and budget were {counts}")
     if axis == "seconds":
         notes.append("seconds compare only where all runs had the same machine, alone")

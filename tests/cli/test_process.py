@@ -220,7 +220,7 @@ def test_too_little_memory_is_not_told_as_our_fault(
 ):
     from nfnet_eqx.cli import list as command
 
-    def fail(pattern: str) -> list[str]:
+    def fail(*patterns: str) -> list[str]:
         raise MemoryError("Unable to allocate 2. TiB") if text is None else RuntimeError(text)
 
     monkeypatch.setattr(command, "list_models", fail)

@@ -181,7 +181,7 @@ def test_of_each_model_and_budget_the_best_learning_rate_is_fitted():
     assert found.rows.runs == 216 and found.rows.fitted == 36
     assert {point.learning_rate for point in found.points} == {0.2}
     assert found.law.alpha == pytest.approx(0.4, rel=1e-3)
-    assert found.rows.learning_rates == "the best of 3 to 3 for each model and budget, by the loss, the mean over seeds"
+    assert found.rows.learning_rates == "the best of 3 for each model and budget, by the loss, the mean over seeds"
     assert found.rows.at_edge == 0
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from nfnet_eqx import InputError
 from nfnet_eqx.scaling import Point, fit_parametric, fit_power_law, fit_repeated
-from tests.scaling.laws import grid_runs, power_runs, repeated_runs
+from tests.scaling.laws import PARAMETRIC, grid_runs, power_runs, repeated_runs
 
 
 def known(number: float | None) -> float:
@@ -117,13 +117,28 @@ def test_an_optimum_at_the_end_of_the_sizes_is_told():
     )
 
 
-def test_an_interval_that_contains_0_is_told():
-    # More images do nothing here.
+def test_an_interval_below_0_is_not_told_to_contain_it():
+    # The loss rises with the images, which no term of the form does.
     generator = np.random.default_rng(0)
     runs = [
-        dataclasses.replace(p, loss=float((0.5 + 60 * known(p.parameters) ** -0.4) * np.exp(0.02 * generator.normal())))
+        dataclasses.replace(
+            p, loss=float(known(p.loss) * (known(p.images) / 5e4) ** 0.2 * np.exp(0.01 * generator.normal()))
+        )
         for p in grid_runs()
     ]
+    told = [note for note in fit_parametric(runs, samples=100).notes if "interval of beta" in note]
+    assert told and "contains" not in told[0] and "lies below 0" in told[0]
+
+
+def test_an_E_that_runs_to_0_is_0():
+    falling = [Point(run=f"{c}", flops=c, loss=float(200 * c**-0.15)) for c in 1e15 * 2.0 ** np.arange(8)]
+    found = fit_power_law(falling, samples=100)
+    assert found.law.E == 0.0 and found.interval("E")[0] == 0.0
+
+
+def test_an_interval_that_contains_0_is_told():
+    # More images do next to nothing here, and the noise is as large.
+    runs = grid_runs(noise=0.02, law=dataclasses.replace(PARAMETRIC, B=1.0))
     assert "the interval of beta contains 0" in notes(fit_parametric(runs, samples=100))
 
 

@@ -19,10 +19,10 @@ SIZES = {"s": 1e4, "m": 1e5, "l": 1e6, "xl": 1e7}
 IMAGES = 50_000
 
 
-def fitted(law: Law, samples: tuple[Law, ...] = (), points: tuple[Point, ...] = ()) -> Fit:
+def fitted(law: Law, samples: tuple[Law, ...] = (), points: tuple[Point, ...] = (), notes: tuple[str, ...] = ()) -> Fit:
     """A fit of which there is only what a plan looks at."""
     fit = object.__new__(Fit)
-    for name, value in {"law": law, "samples": samples, "points": points}.items():
+    for name, value in {"law": law, "samples": samples, "points": points, "notes": notes}.items():
         object.__setattr__(fit, name, value)
     return fit
 
@@ -206,6 +206,16 @@ def test_results_of_another_family_do_not_take_part():
     assert all(not candidate.model.startswith("vit") for candidate in made.candidates)
 
 
+def test_a_run_that_diverged_does_not_say_how_many_images_there_are():
+    lost = dataclasses.replace(runs()[0], run="lost", images=1_280.0, loss=None, status="diverged")
+    made = plan("1e12", fit=fitted(LAW, points=runs()), results=(*runs(), lost))
+    assert made.data_images == IMAGES
+
+
+def test_what_the_fit_says_of_its_data_is_said_of_its_plan():
+    assert plan("1e12", fit=fitted(LAW, points=runs(), notes=("too few budgets",))).notes == ("too few budgets",)
+
+
 def test_repeated_data_makes_a_long_run_of_a_large_network_worse():
     law = Repeated(**dataclasses.asdict(LAW), G=0.01, gamma=0.8, delta=0.5)
     few, many = (plan("1e14", fit=fitted(law, points=runs()), images=images) for images in (5e3, 5e7))
@@ -263,7 +273,7 @@ def test_everything_that_is_wrong_is_named_at_once():
         plan("1e12", fit=fitted(LAW, points=(*runs(), short)))
     with pytest.raises(InputError, match="different data .cifar10, digits."):
         plan("1e12", fit=fitted(LAW, points=(*runs(), dataclasses.replace(runs()[0], dataset="digits"))))
-    with pytest.raises(InputError, match="no run of the fit's family"):
+    with pytest.raises(InputError, match="no finished run of the fit's family"):
         plan("1e12", fit=fitted(LAW, points=runs()), results=runs(family="ViT"))
     with pytest.raises(InputError, match="image_size .=64.: the fit's runs state the FLOPs of their own images"):
         plan("1e12", fit=fitted(LAW, points=runs()), image_size=64)

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from nfnet_eqx._errors import InputError
-from nfnet_eqx.scaling import SweepConfig, _results, _sweep, plan_sweep, read_sweep, sweep, sweep_left
+from nfnet_eqx.scaling import SweepConfig, _results, _sweep, plan_sweep, read_points, read_sweep, sweep, sweep_left
 from nfnet_eqx.train import Diverged, Evaluation, Locked, Result, TrainConfig, _lock
 from tests.scaling.sweeping import results, write_images, write_toml
 
@@ -198,6 +198,7 @@ def test_a_run_that_fails_is_tried_three_times_in_an_empty_folder_and_marked(
         None,
     ) * 2 + (True,)
     assert len(rows) == 8 and [row["status"] for row in rows.values()].count("done") == 7
+    assert len(read_points(result.file)) == 8  # what is not known of it is no 0, which no reader would take
 
     noted = json.loads((tmp_path / "out" / "runs" / run / "failures.json").read_text())
     assert noted["reasons"][:2] == ["OSError: no data", "InputError: no data"]
