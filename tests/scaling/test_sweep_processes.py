@@ -88,9 +88,18 @@ def test_two_workers_end_as_one_also_when_a_third_is_killed_among_them(study: St
     assert results(tmp_path / "out") == results(study.whole)
 
 
+# Whatever the tests were started with: a shell starts what goes to the background with interrupts ignored.
+INTERRUPTIBLE = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from nfnet_eqx.cli import console_main
+console_main()
+"""
+
+
 def test_ctrl_c_saves_and_the_command_resumes(study: Study, tmp_path: Path):
     out = tmp_path / "out"
-    command = [sys.executable, "-m", "nfnet_eqx", "scaling", "sweep", str(study.file), "--out", str(out)]
+    command = [sys.executable, "-c", INTERRUPTIBLE, "scaling", "sweep", str(study.file), "--out", str(out)]
     environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(study.cache)}
     process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     while process.poll() is None and not list(out.glob("runs/*/train/metrics.jsonl")):

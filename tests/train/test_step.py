@@ -207,7 +207,7 @@ def test_sam_is_the_gradient_at_the_worst_point_nearby(config: TrainConfig, chan
 def compiled(config: TrainConfig, devices: int, network: NFNetConfig) -> Any:
     mesh = mesh_of(devices)
     step, state = set_up(config, mesh, network)
-    return step.lower(state, *put_batch(batch(config.batch_size, side=32), mesh)).compile()
+    return step.compiled(state, put_batch(batch(config.batch_size, side=32), mesh), mesh).function
 
 
 @pytest.mark.slow
@@ -235,7 +235,7 @@ def test_the_state_is_donated_and_a_second_step_compiles_nothing(config: TrainCo
     assert old.is_deleted()
     for i in range(3):
         state, _ = step(state, *put_batch(batch(16, seed=i), mesh))
-    assert step._cache_size() == 1
+    assert step.function._cache_size() == 1
 
 
 def test_the_published_networks_have_a_step(config: TrainConfig, changed):
