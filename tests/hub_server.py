@@ -7,6 +7,7 @@ import dataclasses
 import http.server
 import io
 import re
+import signal
 import socket
 import sys
 import tempfile
@@ -331,4 +332,6 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
+    # Ctrl-C ends it also where a shell started it in the background, with interrupts ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     main(Path(sys.argv[1]))
